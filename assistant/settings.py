@@ -1,0 +1,240 @@
+"""One frozen settings tree, built once by each entry point and passed down.
+
+Sources, strongest first: environment (`AI_ASSISTANT_RETRIEVAL__DENSE_WEIGHT=0.5`), then the YAML file
+named by `AI_ASSISTANT_CONFIG` (or `config.yaml` in the working directory), then the defaults below.
+`DATABASE_URL`, `QDRANT_URL`, `QDRANT_API_KEY` and `MLFLOW_TRACKING_URI` are read under these usual
+names too. Unknown keys are refused. The docstring under each field is its manual.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from assistant.errors import ConfigurationError
+
+PREFIX = "AI_ASSISTANT_"
+WELL_KNOWN = {
+    "DATABASE_URL": ("postgres", "url"),
+    "QDRANT_URL": ("qdrant", "url"),
+    "QDRANT_API_KEY": ("qdrant", "api_key"),
+    "MLFLOW_TRACKING_URI": ("mlflow", "tracking_uri"),
+}
+NOT_SETTINGS = {"AI_ASSISTANT_CONFIG"}
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class PostgresSettings(Section):
+    url: SecretStr | None = None
+    """`postgresql://user:password@host:port/database`. Unset: the local stack provides one."""
+    pool_max_size: int = Field(8, ge=1, le=100)
+    """Connections per replica. Keep replicas x this below the server's max_connections - 5."""
+    pool_timeout_s: float = Field(5.0, gt=0)
+    """Longest wait for a free connection before the request fails with 503."""
+
+
+class QdrantSettings(Section):
+    url: str | None = None
+    """REST address of Qdrant (or of Qdrant Edge behind our REST server)."""
+    api_key: SecretStr | None = None
+    timeout_s: float = Field(10.0, gt=0)
+    collection: str = Field("search_sources", pattern=r"^[A-Za-z0-9_-]{1,200}$")
+    """The alias that searches read and ingestion writes."""
+
+
+class MlflowSettings(Section):
+    tracking_uri: str | None = None
+    experiment: str = "ai-assistant"
+    """The experiment that evaluations and training log to."""
+
+
+class EmbedderSettings(Section):
+    name: str = "all-MiniLM-L6-v2"
+    path: Path | None = None
+    """Folder with the sentence-transformers model. Unset: `<home>/models/<name>`."""
+    dimension: int = Field(384, ge=1)
+    max_tokens: int = Field(256, ge=16)
+    """The model reads no more than this; chunks are bounded by it."""
+    threads: int = Field(1, ge=1)
+    """Torch threads per process. More than one spins on busy machines."""
+    batch_size: int = Field(32, ge=1, le=256)
+
+
+class ChunkSettings(Section):
+    max_tokens: int = Field(220, ge=32)
+    """Most tokens in a chunk's body; the heading path takes the rest of the embedder's window."""
+    overlap_tokens: int = Field(24, ge=0)
+    min_tokens: int = Field(16, ge=0)
+    """Shorter neighbours under one heading are joined."""
+
+
+class RetrievalSettings(Section):
+    fusion: Literal["weighted", "rrf"] = "weighted"
+    dense_weight: float = Field(0.6, ge=0, le=1)
+    """Share of the dense score in weighted fusion: 1.0 is dense only, 0.0 is BM25 only."""
+    rrf_k: int = Field(60, ge=1)
+    candidates: int = Field(100, ge=1, le=1000)
+    """Hits taken from each side before fusion."""
+    limit: int = Field(10, ge=1, le=100)
+    """Results when the caller does not say."""
+    language: str = "english"
+    """BM25 stemming and stop words. Changing it means to ingest again."""
+    average_length: float = Field(120.0, gt=0)
+    """BM25's mean chunk length in tokens. It shapes stored weights: changing it means to ingest again."""
+    answer_passages: int = Field(5, ge=1, le=50)
+    """Passages given to the model for an answer."""
+    min_dense_score: float = Field(0.25, ge=-1, le=1)
+    """An answer needs at least one passage this similar (cosine) or it says that nothing was found."""
+
+
+class IngestSettings(Section):
+    max_document_bytes: int = Field(20_000_000, ge=1)
+    batch_size: int = Field(64, ge=1, le=256)
+    """Chunks per upsert; Qdrant Edge holds its lock during one."""
+    embed_actors: int = Field(1, ge=1)
+    small_job_documents: int = Field(16, ge=0)
+    """At most this many changed documents are embedded in process: an actor pool costs seconds to start."""
+
+
+class LlmSettings(Section):
+    models_file: Path = Path("models.yaml")
+    """The models this installation offers; see the comments in that file."""
+    default_model: str = "auto"
+    request_timeout_s: float = Field(120.0, gt=0)
+    """Deadline of one request over all its attempts."""
+    max_output_tokens: int = Field(1024, ge=1)
+    """Completion length when the caller does not say."""
+
+
+class ServeSettings(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    max_body_bytes: int = Field(1_000_000, ge=1)
+    max_ongoing_requests: int = Field(64, ge=1)
+    """Requests a Router replica works on at once."""
+    max_queued_requests: int = Field(128, ge=1)
+    """Requests that may wait; beyond it callers get 429 with Retry-After."""
+    router_replicas: int = Field(1, ge=1)
+    retriever_replicas: int = Field(1, ge=1)
+    retriever_cpus: float = Field(0.0, ge=0)
+    """Ray CPUs reserved per Retriever replica; 0 on a laptop."""
+    stream_interval_ms: float = Field(20.0, ge=0)
+    """Tokens produced within this time travel together over a handle; the first goes at once."""
+    drain_s: float = Field(10.0, ge=0)
+
+
+class SecuritySettings(Section):
+    auth: Literal["none", "api_key"] = "none"
+    """`none` is for one person on one machine: refused when the server listens beyond loopback."""
+    local_groups: tuple[str, ...] = ()
+    """Groups of the anonymous principal under `auth: none`."""
+
+
+class TelemetrySettings(Section):
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+
+class Settings(Section):
+    environment: Literal["local", "production"] = "local"
+    home: Path = Path(".local")
+    """The state folder: databases, weights, logs. Removable as a whole."""
+    postgres: PostgresSettings = PostgresSettings()
+    qdrant: QdrantSettings = QdrantSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
+    chunk: ChunkSettings = ChunkSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    ingest: IngestSettings = IngestSettings()
+    llm: LlmSettings = LlmSettings()
+    serve: ServeSettings = ServeSettings()
+    security: SecuritySettings = SecuritySettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @model_validator(mode="after")
+    def _open_server_needs_auth(self) -> Self:
+        if self.security.auth == "none" and self.serve.host not in {"127.0.0.1", "localhost", "::1"}:
+            raise ValueError(
+                f"serve.host is {self.serve.host}: set security.auth to api_key before listening beyond loopback"
+            )
+        return self
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def embedder_path(self) -> Path:
+        return self.embedder.path or self.models_dir / self.embedder.name
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None,
+    config_file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Build the settings tree.
+
+    `overrides` (a nested mapping, as in the YAML file) beats everything; tests and the CLI use it.
+    Raises ConfigurationError naming the file or variable, the key and what is allowed.
+    """
+    env = os.environ if environ is None else environ
+    path = config_file or Path(env.get("AI_ASSISTANT_CONFIG", "config.yaml"))
+    if (config_file or "AI_ASSISTANT_CONFIG" in env) and not path.is_file():
+        raise ConfigurationError(
+            f"The configuration file {path} does not exist.", hint="Fix AI_ASSISTANT_CONFIG."
+        )
+    merged: dict[str, Any] = _read_yaml(path) if path.is_file() else {}
+    for name, keys in WELL_KNOWN.items():
+        if env.get(name):
+            _put(merged, keys, env[name])
+    for name, value in env.items():
+        if name.startswith(PREFIX) and name not in NOT_SETTINGS:
+            keys = tuple(name.removeprefix(PREFIX).lower().split("__"))
+            _put(merged, keys, yaml.safe_load(value) if value[:1] in "[{" else value)
+    merged = _merge(merged, overrides or {})
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise ConfigurationError(
+            f"Wrong settings: {'; '.join(lines)}.",
+            hint=f"Look for these keys in {path} and in environment variables named {PREFIX}SECTION__KEY.",
+        ) from None
+    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigurationError(f"{path} must hold a mapping of sections, not a {type(loaded).__name__}.")
+    return loaded
+
+
+def _put(tree: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[keys[-1]] = value
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged

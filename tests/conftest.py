@@ -1,0 +1,60 @@
+"""Shared by all tests: nothing may leave the machine, and every home is a temporary one."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.update(
+    RAY_AUTH_MODE="disabled",
+    RAY_worker_niceness="0",
+    RAY_USAGE_STATS_ENABLED="0",
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+    VLLM_NO_USAGE_STATS="1",
+    DO_NOT_TRACK="1",
+)
+for name in [n for n in os.environ if n.startswith("AI_ASSISTANT_")] + ["DATABASE_URL", "QDRANT_URL", "RAY_ADDRESS"]:
+    if name not in {"AI_ASSISTANT_HOME"}:
+        os.environ.pop(name, None)
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real corpora beside the checkout; tests that use it skip when it is absent."""
+    if not DATA.is_dir():
+        pytest.skip(f"real corpora not found at {DATA}")
+    return DATA
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuse connections that would leave this machine, naming the address."""
+    real = socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> None:
+        if self.family in {socket.AF_INET, socket.AF_INET6}:
+            host = str(address[0])
+            if not (host.startswith("127.") or host in {"::1", "localhost", "0.0.0.0"} or host == _own_address()):
+                raise OSError(f"tests may not reach {host}")
+        real(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    yield
+
+
+def _own_address() -> str:
+    return socket.gethostbyname(socket.gethostname())
