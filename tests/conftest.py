@@ -23,6 +23,12 @@ for name in [n for n in os.environ if n.startswith("AI_ASSISTANT_")] + ["DATABAS
     if name not in {"AI_ASSISTANT_HOME"}:
         os.environ.pop(name, None)
 
+pytest_plugins = [
+    "tests.fixtures_models",
+    "tests.fixtures_postgres",
+    "tests.fixtures_qdrant",
+]
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
