@@ -29,7 +29,9 @@ METRICS: dict[str, MetricSpec] = {
     "ai_assistant_tokens_total": MetricSpec("counter", "Tokens used", ("model", "backend", "kind")),
     "ai_assistant_backend_attempts_total": MetricSpec("counter", "Calls to backends", ("backend", "outcome")),
     "ai_assistant_search_seconds": MetricSpec("histogram", "Search by stage", ("stage",)),
-    "ai_assistant_search_results": MetricSpec("histogram", "Hits per search", (), (0, 1, 2, 5, 10, 20, 50, 100)),
+    "ai_assistant_search_results": MetricSpec(
+        "histogram", "Hits per search", (), (0, 1, 2, 5, 10, 20, 50, 100)
+    ),
     "ai_assistant_rfc_stage_seconds": MetricSpec("histogram", "RFC stages", ("stage",)),
     "ai_assistant_records_dropped_total": MetricSpec("counter", "Records not written", ("record",)),
 }
@@ -79,7 +81,9 @@ def configure_logging(settings: TelemetrySettings, service: str) -> None:
             _named(service),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[settings.log_level.upper()]
+        ),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
@@ -95,5 +99,5 @@ def _named(service: str) -> structlog.typing.Processor:
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(logger=name)
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(component=name)
     return logger

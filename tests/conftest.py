@@ -2,7 +2,6 @@
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,11 @@ os.environ.update(
     VLLM_NO_USAGE_STATS="1",
     DO_NOT_TRACK="1",
 )
-for name in [n for n in os.environ if n.startswith("AI_ASSISTANT_")] + ["DATABASE_URL", "QDRANT_URL", "RAY_ADDRESS"]:
+for name in [n for n in os.environ if n.startswith("AI_ASSISTANT_")] + [
+    "DATABASE_URL",
+    "QDRANT_URL",
+    "RAY_ADDRESS",
+]:
     if name not in {"AI_ASSISTANT_HOME"}:
         os.environ.pop(name, None)
 
@@ -47,19 +50,20 @@ def real_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse connections that would leave this machine, naming the address."""
     real = socket.socket.connect
 
     def connect(self: socket.socket, address: Any) -> None:
         if self.family in {socket.AF_INET, socket.AF_INET6}:
             host = str(address[0])
-            if not (host.startswith("127.") or host in {"::1", "localhost", "0.0.0.0"} or host == _own_address()):
+            if not (
+                host.startswith("127.") or host in {"::1", "localhost", "0.0.0.0"} or host == _own_address()
+            ):
                 raise OSError(f"tests may not reach {host}")
         real(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect)
-    yield
 
 
 def _own_address() -> str:
