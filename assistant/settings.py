@@ -193,9 +193,9 @@ def load_settings(
             f"The configuration file {path} does not exist.", hint="Fix AI_ASSISTANT_CONFIG."
         )
     merged: dict[str, Any] = _read_yaml(path) if path.is_file() else {}
-    for name, keys in WELL_KNOWN.items():
+    for name, section in WELL_KNOWN.items():
         if env.get(name):
-            _put(merged, keys, env[name])
+            _put(merged, section, env[name])
     for name, value in env.items():
         if name.startswith(PREFIX) and name not in NOT_SETTINGS:
             keys = tuple(name.removeprefix(PREFIX).lower().split("__"))
