@@ -1,0 +1,1 @@
+"""The product as a plain library: it imports neither Ray nor FastAPI nor MLflow."""

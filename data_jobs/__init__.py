@@ -1,0 +1,1 @@
+"""Ray Data: reads sources, parses, chunks, embeds and stores them."""
