@@ -1,6 +1,5 @@
 """Shared fixtures: the built-in weights, and the real embedder."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ def models_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def embedder(models_dir: Path) -> Iterator[Any]:
+def embedder(models_dir: Path) -> Any:
     """The real MiniLM, loaded once per session."""
     from assistant.retrieval.embedders import SentenceTransformerEmbedder
     from assistant.settings import EmbedderSettings
 
-    yield SentenceTransformerEmbedder(EmbedderSettings(), models_dir / weights.EMBEDDER.folder)
+    return SentenceTransformerEmbedder(EmbedderSettings(), models_dir / weights.EMBEDDER.folder)
