@@ -104,6 +104,29 @@ class IngestSettings(Section):
     """At most this many changed documents are embedded in process: an actor pool costs seconds to start."""
 
 
+class RfcSettings(Section):
+    max_questions: int = Field(5, ge=0, le=20)
+    """Open questions asked back about a brief."""
+    max_clarifications: int = Field(5, ge=0, le=20)
+    """`[NEEDS CLARIFICATION: ...]` marks in one document; what lies beyond is only listed as open."""
+    queries_per_section: int = Field(3, ge=1, le=10)
+    hits_per_query: int = Field(8, ge=1, le=50)
+    passages_per_section: int = Field(4, ge=1, le=20)
+    """Passages kept as evidence of one section, after duplicates are gone and documents were mixed."""
+    passages_per_document: int = Field(2, ge=1, le=20)
+    """Most passages of one document within a section, so that no single page writes it."""
+    parallel_sections: int = Field(2, ge=1, le=16)
+    """Sections (and searches) worked on at once."""
+    section_tokens: int = Field(700, ge=64)
+    """Longest section a freely writing model may produce."""
+    stage_models: dict[Literal["questions", "sections"], str] = {}
+    """Model per stage, by catalogue name; a stage that is not named uses `llm.default_model`."""
+    lease_s: float = Field(60.0, gt=0)
+    """How long a Writer owns a job between two signs of life; then another one may take over."""
+    max_attempts: int = Field(5, ge=1)
+    """Times a job is taken up again after a failure that may pass, before it counts as failed."""
+
+
 class LlmSettings(Section):
     models_file: Path = Path("models.yaml")
     """The models this installation offers; see the comments in that file."""
@@ -155,6 +178,7 @@ class Settings(Section):
     retrieval: RetrievalSettings = RetrievalSettings()
     ingest: IngestSettings = IngestSettings()
     llm: LlmSettings = LlmSettings()
+    rfc: RfcSettings = RfcSettings()
     serve: ServeSettings = ServeSettings()
     security: SecuritySettings = SecuritySettings()
     telemetry: TelemetrySettings = TelemetrySettings()
