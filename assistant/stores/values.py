@@ -5,10 +5,11 @@ Postgres text has no NUL and no lone surrogates, its JSON no NaN; what people's 
 
 import math
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from assistant.errors import InvalidInput
@@ -24,6 +25,12 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     next_cursor: UUID | None
+
+
+def from_row(record: type[T], row: DictRow) -> T:
+    """A dataclass from the columns named like its fields; columns of a newer schema are left aside."""
+    values = {field.name: row[field.name] for field in fields(record)}  # type: ignore[arg-type]
+    return record(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 def page_of(items: Sequence[T], ids: Sequence[UUID], limit: int) -> Page[T]:
