@@ -1,0 +1,56 @@
+"""Put a plan into force: write it down and make sure that a supervisor works on it."""
+
+import time
+
+from assistant.errors import ConfigurationError
+from cluster.files import locked
+from cluster.layout import Layout
+from cluster.plan import Plan
+from cluster.processes import is_alive, reap
+from cluster.state import State
+from cluster.supervisor import start_process
+
+SUPERVISOR_WAIT_S = 20.0
+
+
+def apply(layout: Layout, plan: Plan) -> State:
+    """Make `plan` the truth; the state once a leader works on it.
+
+    A running supervisor takes the new plan over and restarts only what it changes. Call it while holding
+    the launch lock. Raises ConfigurationError when no supervisor comes up, and OSError for a full disk.
+    """
+    if not _is_current(layout, plan):
+        plan.write(layout.plan)
+    layout.stop_request.unlink(missing_ok=True)
+    started = None
+    deadline = time.monotonic() + SUPERVISOR_WAIT_S
+    while time.monotonic() < deadline:
+        state = read_state(layout)
+        if state and is_alive(state.leader) and set(state.services) == {s.name for s in plan.services}:
+            return state
+        if not (state and is_alive(state.leader)) and (started is None or not is_alive(started)):
+            reap(started)
+            started = start_process(layout)
+        time.sleep(0.05)
+    raise ConfigurationError("The supervisor does not start.", hint=f"Its log is {layout.log('supervisor')}.")
+
+
+def read_state(layout: Layout) -> State | None:
+    """The state file, or None when it is absent or unreadable: the next leader writes it anew."""
+    try:
+        return State.read(layout.state)
+    except ConfigurationError:
+        return None
+
+
+def launch(layout: Layout, plan: Plan) -> State:
+    """`apply` under the launch lock."""
+    with locked(layout.launch_lock):
+        return apply(layout, plan)
+
+
+def _is_current(layout: Layout, plan: Plan) -> bool:
+    try:
+        return Plan.read(layout.plan) == plan
+    except (FileNotFoundError, ConfigurationError):
+        return False
