@@ -1,0 +1,57 @@
+"""Errors of the server, in the shape and with the status codes of Qdrant's own."""
+
+import uuid
+
+from pydantic import ValidationError
+
+from assistant.telemetry import get_logger
+
+log = get_logger("qdrant_edge")
+
+BAD_INPUT = (
+    "Vector dimension error",
+    "Not existing vector name",
+    "No range index for `order_by`",
+    "No appropriate index for faceting",
+    "Wrong input",
+    "Validation error",
+)
+"""Beginnings of the engine's messages that blame the request: it raises bare exceptions only."""
+
+
+class ApiError(Exception):
+    """An answer other than 200."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+def bad_request(message: str) -> ApiError:
+    return ApiError(400, f"Wrong input: {message}")
+
+
+def unsupported(what: str) -> ApiError:
+    """For a known part of Qdrant's API that this server does not map: refused, never ignored."""
+    return bad_request(f"{what} is not supported by the Qdrant Edge server; use a Qdrant server for it")
+
+
+def unknown_collection(name: str) -> ApiError:
+    return ApiError(404, f"Not found: Collection `{name}` doesn't exist!")
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Map what a handler or the engine raised; an unknown error becomes a 500 that shows only an id."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        return ApiError(400, f"Format error in JSON body: {where}: {first['msg']}")
+    text = str(error)
+    if isinstance(error, ValueError | TypeError | OverflowError) or text.startswith(BAD_INPUT):
+        return bad_request(text)
+    reference = uuid.uuid4().hex
+    log.error("request failed", reference=reference, exc_info=error)
+    return ApiError(500, f"Service internal error, reference {reference}")
