@@ -138,7 +138,7 @@ class LocalPostgres:
     def stop(self) -> None:
         """Stop fast, and return when it has. Does nothing when it does not run."""
         with self._lock():
-            if not (self.data / "postmaster.pid").is_file() or not self._processes():
+            if not (self._processes() or self._answers()):
                 return
             if self._pg_ctl(unprivileged_prefix(self.data), "-m", "fast", "stop") != 0 and self._processes():
                 raise ConfigurationError(f"Postgres in {self.folder} does not stop.", hint=f"See {self.log}.")
