@@ -5,8 +5,6 @@ the next collection beside it (`create_collection`) and moves the alias in one s
 Points have two named vectors: `dense` (cosine) and `sparse` (BM25 weights, Qdrant multiplies the IDF).
 """
 
-import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient, models
 
-from assistant.errors import Conflict, InvalidInput, NotFound
+from assistant.errors import InvalidInput, NotFound
 from assistant.settings import QdrantSettings
+from assistant.stores.vector_collections import VectorCollections
 from assistant.stores.vector_filters import (
     FILTER_FIELDS,
-    INDEXED,
     Range,
     SearchFilter,
     any_of,
@@ -93,6 +91,7 @@ class VectorStore:
     def __init__(self, settings: QdrantSettings, client: AsyncQdrantClient | None = None) -> None:
         self._wire = QdrantWire(settings, client)
         self._client = self._wire.client
+        self._collections = VectorCollections(self._wire)
 
     async def ping(self) -> float:
         """Milliseconds of one authenticated round trip."""
@@ -113,51 +112,17 @@ class VectorStore:
         the existing collection was made with another embedder, dimension or parameters. Safe to call from
         several processes at once.
         """
-        wanted = _metadata(embedder, dimension, parameters)
-        name = await self._target(alias)
-        while name is None:
-            # Whoever loses the race adopts the winner's collection: two of them would split the writes.
-            name = await self._unserved(alias, wanted)
-            if name is None:
-                name = await self._create(await self._next_name(alias, embedder), wanted)
-            if name is not None:
-                await self.move_alias(alias, name)
-        async with translated(name):
-            info = await self._client.get_collection(name)
-        found = info.config.metadata or {}
-        if found != wanted:
-            different = sorted(key for key in wanted if found.get(key) != wanted[key])
-            raise Conflict(
-                f"The collection behind {alias!r} was built with other settings: "
-                + "; ".join(f"{key} {found.get(key)!r}, now {wanted[key]!r}" for key in different)
-                + ".",
-                hint="Use the former settings, or ingest into a new collection and move the alias to it.",
-                collection=name,
-            )
-        await self._ensure_indexes(name, info)
-        return name
+        return await self._collections.ensure(alias, embedder, dimension, parameters)
 
     async def create_collection(
         self, alias: str, embedder: str, dimension: int, parameters: Mapping[str, Any]
     ) -> str:
         """A new, empty collection `alias__embedder__n` with its payload indexes; the alias does not move."""
-        metadata = _metadata(embedder, dimension, parameters)
-        name = None
-        while name is None:
-            name = await self._create(await self._next_name(alias, embedder), metadata)
-        return name
+        return await self._collections.create(alias, embedder, dimension, parameters)
 
     async def move_alias(self, alias: str, collection: str) -> None:
         """Point `alias` at `collection` in one atomic step; running searches see the one or the other."""
-        async with translated(collection):
-            await self._client.update_collection_aliases(
-                [
-                    models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)),
-                    models.CreateAliasOperation(
-                        create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
-                    ),
-                ]
-            )
+        await self._collections.move_alias(alias, collection)
 
     async def upsert(self, alias: str, points: Sequence[ChunkPoint]) -> None:
         """Write or overwrite points. All are checked first; when this returns, they survive a crash."""
@@ -253,79 +218,12 @@ class VectorStore:
         async with translated(alias):
             await self._client.delete(alias, selector, wait=True)
 
-    async def _names(self) -> list[str]:
-        async with translated(""):
-            return [c.name for c in (await self._client.get_collections()).collections]
-
-    async def _target(self, alias: str) -> str | None:
-        async with translated(alias):
-            aliases = (await self._client.get_aliases()).aliases
-        return next((a.collection_name for a in aliases if a.alias_name == alias), None)
-
-    async def _next_name(self, alias: str, embedder: str) -> str:
-        prefix = _prefix(alias, embedder)
-        taken = [n for name in await self._names() if (n := _number(name, prefix)) is not None]
-        return f"{prefix}{max(taken, default=0) + 1}"
-
-    async def _create(self, name: str, metadata: Mapping[str, Any]) -> str | None:
-        """`name`, or None when another process was faster."""
-        dense = models.VectorParams(size=metadata["dimension"], distance=models.Distance.COSINE)
-        sparse = models.SparseVectorParams(modifier=models.Modifier.IDF)
-        try:
-            async with translated(name):
-                await self._client.create_collection(
-                    name,
-                    vectors_config={"dense": dense},
-                    sparse_vectors_config={"sparse": sparse},
-                    metadata=dict(metadata),
-                )
-        except Conflict:
-            return None
-        async with translated(name):
-            await self._ensure_indexes(name, await self._client.get_collection(name))
-        return name
-
-    async def _unserved(self, alias: str, metadata: Mapping[str, Any]) -> str | None:
-        """A collection that a crash left between its creation and its alias."""
-        prefix = _prefix(alias, str(metadata["embedder"]))
-        numbers = {n: name for name in await self._names() if (n := _number(name, prefix)) is not None}
-        for _, name in sorted(numbers.items(), reverse=True):
-            async with translated(name):
-                if (await self._client.get_collection(name)).config.metadata == metadata:
-                    return name
-        return None
-
-    async def _ensure_indexes(self, name: str, info: models.CollectionInfo) -> None:
-        if self._wire.in_memory:
-            return  # It has no indexes and warns about each.
-        for field, kind in INDEXED.items():
-            if field not in info.payload_schema:
-                async with translated(name):
-                    await self._client.create_payload_index(
-                        name, field, models.PayloadSchemaType(kind), wait=True
-                    )
-
     async def _dimension(self, alias: str) -> int:
         async with translated(alias):
             vectors = (await self._client.get_collection(alias)).config.params.vectors
         if not isinstance(vectors, dict) or "dense" not in vectors:
             raise NotFound(f"The collection {alias!r} has no vector named 'dense'.", collection=alias)
         return vectors["dense"].size
-
-
-def _metadata(embedder: str, dimension: int, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    # As it comes back from Qdrant, so that a tuple equals its list.
-    plain = json.loads(json.dumps(dict(parameters)))
-    return {"embedder": embedder, "dimension": dimension, "parameters": plain}
-
-
-def _prefix(alias: str, embedder: str) -> str:
-    return f"{alias}__{re.sub('[^A-Za-z0-9-]+', '-', embedder)}__"
-
-
-def _number(name: str, prefix: str) -> int | None:
-    number = name.removeprefix(prefix)
-    return int(number) if number != name and number.isdecimal() else None
 
 
 def _struct(point: ChunkPoint, dimension: int) -> models.PointStruct:
