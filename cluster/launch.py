@@ -1,7 +1,9 @@
 """Put a plan into force: write it down and make sure that a supervisor works on it."""
 
 import time
+from dataclasses import replace
 
+from assistant.clock import new_id
 from assistant.errors import ConfigurationError
 from cluster.files import locked
 from cluster.layout import Layout
@@ -19,16 +21,17 @@ def apply(layout: Layout, plan: Plan) -> State:
     A running supervisor takes the new plan over and restarts only what it changes. Call it while holding
     the launch lock. Raises ConfigurationError when no supervisor comes up, and OSError for a full disk.
     """
-    if not _is_current(layout, plan):
-        plan.write(layout.plan)
+    plan = replace(plan, id=str(new_id()))
+    plan.write(layout.plan)
     layout.stop_request.unlink(missing_ok=True)
     started = None
     deadline = time.monotonic() + SUPERVISOR_WAIT_S
     while time.monotonic() < deadline:
         state = read_state(layout)
-        if state and is_alive(state.leader) and set(state.services) == {s.name for s in plan.services}:
+        leads = state is not None and is_alive(state.leader)
+        if state and leads and state.plan == plan.id:
             return state
-        if not (state and is_alive(state.leader)) and (started is None or not is_alive(started)):
+        if not leads and not is_alive(started):
             reap(started)
             started = start_process(layout)
         time.sleep(0.05)
@@ -47,10 +50,3 @@ def launch(layout: Layout, plan: Plan) -> State:
     """`apply` under the launch lock."""
     with locked(layout.launch_lock):
         return apply(layout, plan)
-
-
-def _is_current(layout: Layout, plan: Plan) -> bool:
-    try:
-        return Plan.read(layout.plan) == plan
-    except (FileNotFoundError, ConfigurationError):
-        return False

@@ -39,7 +39,6 @@ class ServiceSpec:
     `env` is added to the supervisor's environment, less the names that begin with one of `env_drop`.
     `before`: `module:function` called with `before_arguments` ahead of every start; may raise.
     `marker`: a path in the command lines of its descendants, by which leftovers are found.
-    `busy_file`: while it exists, `busy_patience_s` replaces `patience_s`.
     `inputs`: a digest of files that it reads at start; when it changes, `up` restarts the service.
     """
 
@@ -60,8 +59,6 @@ class ServiceSpec:
     stop_signal: int = int(signal.SIGTERM)
     stop_timeout_s: float = 10.0
     marker: str = ""
-    busy_file: str = ""
-    busy_patience_s: float = 600.0
     nice: int = 0
 
     @property
@@ -77,12 +74,16 @@ class ServiceSpec:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The services in their order of start; they stop in the reverse order."""
+    """The services in their order of start; they stop in the reverse order. `env` is for their clients.
+
+    Each `up` has its own `id`: with a new one the supervisor tries at once what it was about to try later.
+    """
 
     services: tuple[ServiceSpec, ...]
     urls: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
+    id: str = ""
 
     def service(self, name: str) -> ServiceSpec:
         """Raises KeyError."""
@@ -99,7 +100,7 @@ class Plan:
             if raw["format"] != FORMAT:
                 raise ValueError(f"format {raw['format']}, this version reads {FORMAT}")
             services = tuple(_spec(item) for item in raw["services"])
-            return cls(services, raw["urls"], raw["env"], raw["version"])
+            return cls(services, raw["urls"], raw["env"], raw["version"], raw["id"])
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(
                 f"{path} cannot be used: {error}.", hint="Run `ai-assistant down`, then `ai-assistant up`."

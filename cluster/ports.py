@@ -48,6 +48,10 @@ class PortBook:
         except (OSError, ValueError, AttributeError, TypeError):
             self._ports = {}
 
+    def known(self, name: str) -> int:
+        """The remembered port, or 0."""
+        return self._ports.get(name, 0)
+
     def port(self, name: str, preferred: int = 0, *, in_use_by_us: bool = False) -> int:
         """The port of `name`: the remembered one while it is free or ours, else a new one."""
         known = self._ports.get(name, 0)

@@ -87,10 +87,18 @@ class Service:
             if stale is not None:
                 kill_all(stale, self.spec.marker)
             self._set("waiting", process=None)
+            self.retry_now()
         elif self.record.fingerprint not in {"", self.spec.fingerprint}:
             self.halt()
+            self.retry_now()
         else:
             self._set("starting", process=known, fingerprint=self.spec.fingerprint)
+
+    def retry_now(self) -> None:
+        """Forget earlier failures of a service that does not run: somebody may have removed their cause."""
+        if self.process is None:
+            self._not_before = 0.0
+            self._set("waiting", failures=0)
 
     def tick(self, ready: Callable[[str], bool]) -> None:
         """Look once; act once. `ready` says whether a service named in `after` answers."""
@@ -188,8 +196,6 @@ class Service:
         if self._failed_probes < FAILED_PROBES:
             return False
         patience = self.spec.start_patience_s if self.record.ready_at is None else self.spec.patience_s
-        if self.spec.busy_file and os.path.exists(self.spec.busy_file):
-            patience = max(patience, self.spec.busy_patience_s)
         return self._silence() > patience
 
     def _silence(self) -> float:

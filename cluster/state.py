@@ -37,8 +37,11 @@ class ServiceRecord:
 
 @dataclass(slots=True)
 class State:
+    """`plan` is the id of the plan that the leader works on."""
+
     home: str
     version: str = ""
+    plan: str = ""
     urls: Mapping[str, str] = field(default_factory=dict)
     leader: Identity | None = None
     standby: Identity | None = None
@@ -63,6 +66,7 @@ class State:
             return cls(
                 home=raw["home"],
                 version=raw["version"],
+                plan=raw["plan"],
                 urls=raw["urls"],
                 leader=_identity(raw["leader"]),
                 standby=_identity(raw["standby"]),

@@ -86,8 +86,8 @@ class Supervisor:
             log.error("plan not read: %s", error)
             return
         self._plan_seen = (info.st_ino, info.st_mtime_ns)
-        self.state.urls, self.state.version = plan.urls, plan.version
         self._apply(plan)
+        self.state.urls, self.state.version, self.state.plan = plan.urls, plan.version, plan.id
         self._dirty = True
 
     def _apply(self, plan: Plan) -> None:
@@ -107,6 +107,7 @@ class Supervisor:
             if service is None:
                 service = Service(spec, record, self.layout.owner, self.pool, self._mark)
             elif service.spec == spec:
+                service.retry_now()
                 services[spec.name] = service
                 continue
             service.spec = spec
