@@ -18,6 +18,10 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalP
     """A running server without databases of ours. Tests must leave it running."""
     server = LocalPostgres(tmp_path_factory.mktemp("postgres"))
     server.start()
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        # Tests kill processes, never the machine: waiting for the disk would prove nothing.
+        connection.execute("alter system set fsync = off")
+        connection.execute("select pg_reload_conf()")
     yield server
     server.stop()
 

@@ -6,10 +6,10 @@ why only observations go this way, never anything that somebody was promised.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -18,6 +18,7 @@ from assistant.errors import AssistantError, ConfigurationError, StoreUnavailabl
 from assistant.stores.postgres import Connection, Database
 from assistant.telemetry import Meter, NullMeter, get_logger
 
+T = TypeVar("T")
 Row = tuple[Any, ...]
 
 CAPACITY = 10_000
@@ -28,8 +29,10 @@ CLOSE_LIMIT_S = 5.0
 log = get_logger("stores.buffer")
 
 
-class RecordBuffer:
-    """Writes rows into one table.
+class RecordBuffer(Generic[T]):
+    """Writes records of one kind into one table.
+
+    `values` gives a record's columns, read at once: what the record refers to may change later.
 
     `columns` must start with `id`, made by the caller: a batch whose fate is unknown is written again
     without doubling. While Postgres is away records wait, at most `capacity`; newer ones are then dropped
@@ -41,17 +44,20 @@ class RecordBuffer:
         database: Database,
         table: str,
         columns: Sequence[str],
+        values: Callable[[T], Row],
         meter: Meter | None = None,
         capacity: int = CAPACITY,
     ) -> None:
         self._database = database
         self._name = table
+        self._values = values
         self._meter = meter or NullMeter()
         self._capacity = capacity
         self._waiting: deque[Row] = deque()
         self._task: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self.dropped = 0
+        """Records lost: Postgres was away too long, or refused them."""
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         target = sql.SQL("{} ({})").format(sql.Identifier("ai_assistant", table), names)
         self._copy = sql.SQL("copy {} from stdin").format(target)
@@ -61,11 +67,18 @@ class RecordBuffer:
 
     @property
     def waiting(self) -> int:
+        """Records not written yet."""
         return len(self._waiting)
 
-    def add(self, row: Row) -> None:
-        """Queue a row. Never waits and never raises; call it from the event loop's thread."""
+    def record(self, record: T) -> None:
+        """Queue a record. Never waits and never raises; call it from the event loop's thread."""
         if len(self._waiting) >= self._capacity:
+            self._drop(1)
+            return
+        try:
+            row = self._values(record)
+        except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            log.warning("record_refused", table=self._name, reason=str(error))
             self._drop(1)
             return
         self._waiting.append(row)

@@ -39,27 +39,11 @@ class LlmMetricRecord:
     created_at: datetime = field(default_factory=now)
 
 
-class LlmMetricLog:
-    """Fills `llm_metrics`."""
+class LlmMetricLog(RecordBuffer[LlmMetricRecord]):
+    """Fills `llm_metrics`: `record` costs a request nothing, `close` writes what waits."""
 
     def __init__(self, database: Database, meter: Meter | None = None, capacity: int = CAPACITY) -> None:
-        self._buffer = RecordBuffer(database, "llm_metrics", COLUMNS, meter, capacity)
-
-    @property
-    def dropped(self) -> int:
-        """Records lost because Postgres was away too long or refused them."""
-        return self._buffer.dropped
-
-    def record(self, record: LlmMetricRecord) -> None:
-        """Queue a record; never waits."""
-        self._buffer.add(_values(record))
-
-    async def flush(self) -> None:
-        await self._buffer.flush()
-
-    async def close(self) -> None:
-        """Write what waits."""
-        await self._buffer.close()
+        super().__init__(database, "llm_metrics", COLUMNS, _values, meter, capacity)
 
 
 def _values(record: LlmMetricRecord) -> tuple[Any, ...]:

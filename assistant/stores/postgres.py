@@ -113,9 +113,10 @@ class Database:
             try:
                 async with pool.connection() as connection:
                     return await work(connection)
-            except (PoolTimeout, PoolClosed):
-                raise
-            except (psycopg.OperationalError, psycopg.InterfaceError):
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                if not _worth_repeating(error):
+                    raise
+                # Replaces every stale connection at once; the pool's own way pauses longer for each.
                 await pool.check()
             async with pool.connection() as connection:
                 return await work(connection)
@@ -124,6 +125,13 @@ class Database:
         if self._pool is None:
             raise StoreUnavailable("The connection to Postgres is closed.")
         return self._pool
+
+
+def _worth_repeating(error: psycopg.Error) -> bool:
+    """The connection was lost or the server is restarting, or two transactions met: not a slow statement."""
+    if isinstance(error, PoolTimeout | PoolClosed):
+        return False
+    return error.sqlstate is None or error.sqlstate.startswith(("08", "40", "57P0"))
 
 
 async def one(connection: Connection, query: str, parameters: Any = None) -> DictRow | None:

@@ -38,27 +38,11 @@ class SearchRecord:
     created_at: datetime = field(default_factory=now)
 
 
-class SearchLog:
-    """Fills `search_queries`."""
+class SearchLog(RecordBuffer[SearchRecord]):
+    """Fills `search_queries`: `record` costs a request nothing, `close` writes what waits."""
 
     def __init__(self, database: Database, meter: Meter | None = None, capacity: int = CAPACITY) -> None:
-        self._buffer = RecordBuffer(database, "search_queries", COLUMNS, meter, capacity)
-
-    @property
-    def dropped(self) -> int:
-        """Records lost because Postgres was away too long or refused them."""
-        return self._buffer.dropped
-
-    def record(self, record: SearchRecord) -> None:
-        """Queue a record; never waits."""
-        self._buffer.add(_values(record))
-
-    async def flush(self) -> None:
-        await self._buffer.flush()
-
-    async def close(self) -> None:
-        """Write what waits."""
-        await self._buffer.close()
+        super().__init__(database, "search_queries", COLUMNS, _values, meter, capacity)
 
 
 def _values(record: SearchRecord) -> tuple[Any, ...]:
