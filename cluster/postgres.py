@@ -98,13 +98,20 @@ class LocalPostgres:
         """The server in the foreground: its pid is the postmaster's own, prefix or not.
 
         Stop it fast with SIGINT (clients are cut off, data are safe); SIGTERM waits for every client to
-        leave. Call this once per launch and keep the list for restarts: it chooses another port when the
-        kept one was taken, and a restarted server must stay where its clients look. After kill -9 the
-        first tries exit with 1 until old backends have left (some seconds): try again for 30 s.
+        leave. Call this once per launch and keep the list for restarts (with `prepare_restart` before
+        each): it chooses another port when the kept one was taken, and a restarted server must stay where
+        its clients look. After kill -9 the first tries exit with 1 until old backends have left (some
+        seconds): try again for 30 s.
         """
         with self._lock():
             prefix = self._prepare()
             return [*prefix, self.binaries.program("postgres"), "-D", str(self.data), *self._options()]
+
+    def prepare_restart(self) -> None:
+        """Remove what a killed server left behind; the port stays."""
+        with self._lock():
+            if not self._processes():
+                self._remove_stale_pid_file()
 
     def environment(self) -> dict[str, str]:
         """The whole environment for the server: ours without PG* (they would change it) and in C locale."""

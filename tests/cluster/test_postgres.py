@@ -149,6 +149,25 @@ def test_a_stale_pid_file_that_names_a_live_process_is_no_obstacle(server: Local
     assert psutil.pid_exists(os.getppid())
 
 
+def test_a_restart_by_the_supervisor_keeps_the_command(server: LocalPostgres) -> None:
+    command = server.command()
+    (server.data / "postmaster.pid").write_text(f"{os.getppid()}\n{server.data}\n1\n{server.port}\n\n\n\n")
+    server.prepare_restart()
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", server.port))
+        stranger.listen()
+        server.prepare_restart()
+        assert str(server.port) in command
+    process = subprocess.Popen(command, env=server.environment(), stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: is_ready(server))
+        server.prepare_restart()
+        assert postmaster(server) == process.pid
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
 def test_the_pid_file_of_a_running_server_is_left_alone(server: LocalPostgres) -> None:
     server.start()
     pid = postmaster(server)
