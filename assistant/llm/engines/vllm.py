@@ -5,6 +5,7 @@ token counting and refusals happen here, so that a prompt is never cut silently.
 """
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from assistant.errors import ConfigurationError, InvalidInput
+from assistant.errors import BackendFailed, ConfigurationError, InvalidInput
 from assistant.llm.catalog import ModelSpec
 from assistant.llm.messages import check_request, failed, too_long
 from assistant.llm.types import BackendHealth, ChatRequest, FinishReason, Piece
@@ -85,6 +86,9 @@ class VllmEngine:
         engine, self._engine = self._engine, None
         if engine is not None:
             await asyncio.to_thread(engine.shutdown, STOP_TIMEOUT_S)
+            del engine
+            # AsyncLLM sits in reference cycles; collected as late as the interpreter's end it complains.
+            await asyncio.to_thread(gc.collect)
 
     async def stream(self, request: ChatRequest, request_id: str) -> AsyncIterator[Piece]:
         """Pieces of the answer. Raises InvalidInput, ContextTooLong, BackendFailed."""
@@ -189,11 +193,12 @@ class VllmEngine:
     async def _pieces(
         self, prompt: list[int], parameters: Any, request_id: str
     ) -> AsyncGenerator[Piece, None]:
-        from vllm.exceptions import VLLMClientError
+        from vllm.exceptions import VLLMClientError, VLLMServerError
 
         completion, cached = 0, None
-        outputs = self._engine.generate({"prompt_token_ids": prompt}, parameters, request_id)
         try:
+            (prepared,) = await self._engine.renderer.render_cmpl_async([{"prompt_token_ids": prompt}])
+            outputs = self._engine.generate(prepared, parameters, request_id)
             async with aclosing(outputs):
                 async for output in outputs:
                     step = output.outputs[0]
@@ -204,18 +209,18 @@ class VllmEngine:
                             yield Piece(step.text)
                         continue
                     if step.finish_reason not in FINISH:
-                        raise failed(self._spec.name, "engine", f"vLLM ended with {step.finish_reason!r}")
+                        raise self._failure(f"the answer ended with {step.finish_reason!r}")
                     usage = Usage(len(prompt), completion, cached)
                     yield Piece(step.text, FINISH[step.finish_reason], usage)
         except (VLLMClientError, ValueError) as error:
             raise InvalidInput(f"vLLM refused the request: {error}") from None
-        except RuntimeError as error:
-            raise self._failure(error) from None
+        except (VLLMServerError, RuntimeError) as error:
+            raise self._failure(str(error) or type(error).__name__) from None
 
-    def _failure(self, error: Exception) -> Exception:
+    def _failure(self, what: str) -> BackendFailed:
         if self._state == "stopped":
             return failed(self._spec.name, "stopped", "the engine was stopped", retryable=False)
-        return failed(self._spec.name, "engine", f"vLLM failed: {error or type(error).__name__}")
+        return failed(self._spec.name, "engine", f"vLLM failed: {what}")
 
     async def _alive(self) -> tuple[Literal["ready", "loading", "down"], str | None]:
         if self._state == "loading":

@@ -5,8 +5,8 @@ played without a network or a broken machine:
 
     ScriptedBackend(spec, [Reply("one two three", fail_after=2, failure="truncated"), Reply("fine")])
 
-Replies are used in order, the last one for ever. A reply with `match` answers only prompts in which that
-pattern is found. A token is a word with the white space before it.
+Replies are used in order, the last one for ever. Prompts in which the pattern of a `match` is found are
+answered by the replies with it alone. A token is a word with the white space before it.
 """
 
 import asyncio
@@ -126,11 +126,9 @@ class ScriptedBackend:
         )
 
     def _next(self, prompt: str) -> Reply:
-        fitting = [
-            (number, reply)
-            for number, reply in enumerate(self._replies)
-            if reply.match is None or re.search(reply.match, prompt)
-        ]
+        numbered = list(enumerate(self._replies))
+        fitting = [(n, r) for n, r in numbered if r.match is not None and re.search(r.match, prompt)]
+        fitting = fitting or [(n, r) for n, r in numbered if r.match is None]
         if not fitting:
             raise failed(self.name, "rejected", "no reply of the script matches", retryable=False)
         fresh = [(number, reply) for number, reply in fitting if number not in self._used]
