@@ -7,6 +7,7 @@ from functools import cache
 from typing import Literal
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 
 from assistant.retrieval.sentences import strip_span
@@ -46,8 +47,18 @@ class Block:
 def markdown_blocks(text: str) -> list[Block]:
     """The top-level blocks of a CommonMark text with tables."""
     starts = [0, *(m.end() for m in _NEWLINE.finditer(text)), len(text)]
-    tree = SyntaxTreeNode(_block_parser().parse(text))
-    return list(_convert(tree, text, starts, top=True))
+    return list(_convert(block_tree(text), text, starts, top=True))
+
+
+def block_tree(text: str) -> SyntaxTreeNode:
+    """markdown-it's tree of blocks with their line numbers; inline content is left as source."""
+    return SyntaxTreeNode(_block_parser().parse(text))
+
+
+def inline_tokens(source: str) -> list[Token]:
+    """The inline tokens of a paragraph's or heading's source."""
+    (inline,) = _inline_parser().parseInline(source)
+    return inline.children or []
 
 
 def plain_blocks(text: str) -> list[Block]:
@@ -63,8 +74,7 @@ def plain_blocks(text: str) -> list[Block]:
 
 def heading_text(source: str) -> str:
     """What a reader sees of a heading's source: no emphasis marks, no link targets, no HTML."""
-    (inline,) = _inline_parser().parseInline(source)
-    parts = [t.content if t.type in {"text", "code_inline"} else " " for t in inline.children or ()]
+    parts = [t.content if t.type in {"text", "code_inline"} else " " for t in inline_tokens(source)]
     return " ".join("".join(parts).split())
 
 
