@@ -91,7 +91,7 @@ class RetrievalSettings(Section):
     """BM25's mean chunk length in tokens. It shapes stored weights: changing it means to ingest again."""
     answer_passages: int = Field(5, ge=1, le=50)
     """Passages given to the model for an answer."""
-    min_dense_score: float = Field(0.25, ge=-1, le=1)
+    min_dense_score: float = Field(0.3, ge=-1, le=1)
     """An answer needs at least one passage this similar (cosine) or it says that nothing was found."""
 
 
@@ -149,6 +149,13 @@ class ServeSettings(Section):
     retriever_replicas: int = Field(1, ge=1)
     retriever_cpus: float = Field(0.0, ge=0)
     """Ray CPUs reserved per Retriever replica; 0 on a laptop."""
+    llm_cpus: float = Field(0.0, ge=0)
+    """Ray CPUs reserved per LocalLLM replica, beside the GPUs that models.yaml names."""
+    writer_replicas: int = Field(1, ge=1)
+    writer_jobs: int = Field(2, ge=1, le=64)
+    """RFCs that a Writer replica works on at once."""
+    search_timeout_s: float = Field(30.0, gt=0)
+    """Longest wait for the Retriever, also while it is being replaced."""
     stream_interval_ms: float = Field(20.0, ge=0)
     """Tokens produced within this time travel together over a handle; the first goes at once."""
     drain_s: float = Field(10.0, ge=0)

@@ -1,0 +1,129 @@
+"""POST /v1/chat/completions: any model of the catalogue, `auto`, or `assistant` with citations."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic_core import to_json
+
+from assistant.errors import AssistantError, InvalidInput
+from assistant.llm.types import ChatRequest, FinishReason
+from assistant.markup import render_html
+from assistant.types import Answer, RequestContext, Usage
+from serve_app.api import sse
+from serve_app.api.auth import Context, Graph
+from serve_app.api.errors import openai_error, problem
+from serve_app.api.limits import until_deadline
+from serve_app.api.openai_wire import ChatBody, ChatFrame
+from serve_app.api.services import Services
+
+ASSISTANT = "assistant"
+
+router = APIRouter(tags=["OpenAI"])
+
+
+@router.post("/v1/chat/completions", summary="Chat, streamed or whole", response_model=None)
+async def chat_completions(body: ChatBody, graph: Graph, context: Context) -> Response:
+    request = body.request()
+    frame = ChatFrame(context.request_id)
+    if request.model == ASSISTANT:
+        if request.json_schema is not None:
+            raise InvalidInput(
+                "response_format is not supported by the model `assistant`.",
+                hint="Use `auto` or a model of /v1/models.",
+                field="response_format",
+            )
+        steps = _answer(graph, request, context)
+    else:
+        steps = _completion(graph, request, context)
+    if not body.stream:
+        return Response(to_json(await _whole(steps, frame, request.model)), media_type="application/json")
+    usage = body.stream_options is not None and body.stream_options.include_usage
+    return await sse.open_stream(
+        _chunks(steps, frame, request.model, usage), lambda error: _error_event(error, context.request_id)
+    )
+
+
+class _Step:
+    """A part of an answer from either source; the last one has `finish_reason`."""
+
+    __slots__ = ("extra", "finish_reason", "model", "text", "usage")
+
+    def __init__(
+        self,
+        text: str,
+        model: str,
+        finish_reason: FinishReason | None = None,
+        usage: Usage | None = None,
+        **extra: Any,
+    ) -> None:
+        self.text = text
+        self.model = model
+        self.finish_reason = finish_reason
+        self.usage = usage
+        self.extra = extra
+
+
+async def _completion(
+    graph: Services, request: ChatRequest, context: RequestContext
+) -> AsyncGenerator[_Step, None]:
+    async with aclosing(until_deadline(graph.models.stream(request, context), context)) as pieces:
+        async for piece in pieces:
+            yield _Step(piece.text, piece.model, piece.finish_reason, piece.usage)
+
+
+async def _answer(
+    graph: Services, request: ChatRequest, context: RequestContext
+) -> AsyncGenerator[_Step, None]:
+    stream = graph.answers.stream(request.messages, context, graph.settings.llm.default_model)
+    async with aclosing(until_deadline(stream, context)) as pieces:
+        async for piece in pieces:
+            if piece.answer is None:
+                yield _Step(piece.text, ASSISTANT)
+            else:
+                answer = piece.answer
+                # No model was asked for an extractive answer, so it used no tokens.
+                usage = Usage(0, 0) if answer.extractive else answer.usage
+                yield _Step(piece.text, ASSISTANT, "stop", usage, assistant=assistant_json(answer))
+
+
+async def _chunks(
+    steps: AsyncGenerator[_Step, None], frame: ChatFrame, model: str, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    usage = Usage()
+    async with aclosing(steps):
+        async for step in steps:
+            usage, model = step.usage or usage, step.model
+            yield sse.event(frame.chunk(step.model, step.text, step.finish_reason, **step.extra))
+    if include_usage:
+        yield sse.event(frame.usage_chunk(model, usage))
+    yield sse.DONE
+
+
+async def _whole(steps: AsyncGenerator[_Step, None], frame: ChatFrame, model: str) -> dict[str, Any]:
+    texts: list[str] = []
+    usage, finish = Usage(), "stop"
+    extra: dict[str, Any] = {}
+    async with aclosing(steps):
+        async for step in steps:
+            texts.append(step.text)
+            usage, model, extra = step.usage or usage, step.model, step.extra or extra
+            finish = step.finish_reason or finish
+    return frame.whole(model, "".join(texts), finish, usage, **extra)  # type: ignore[arg-type]
+
+
+def assistant_json(answer: Answer) -> dict[str, Any]:
+    """The extra member of an answer from the knowledge base."""
+    return {
+        "citations": [asdict(citation) for citation in answer.citations],
+        "html": render_html(answer.text, answer.citations),
+        "grounded": answer.grounded,
+        "extractive": answer.extractive,
+        "model": answer.model,
+    }
+
+
+def _error_event(error: AssistantError, request_id: str) -> bytes:
+    return sse.event({"error": {**problem(error, request_id), **openai_error(error)}})

@@ -1,0 +1,90 @@
+"""LocalLLM: one model in one replica. The engine loads behind the constructor, so the graph is up at once."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from assistant.errors import ConfigurationError
+from assistant.llm.catalog import ModelSpec
+from assistant.llm.engines import create_engine
+from assistant.llm.messages import failed
+from assistant.llm.types import BackendHealth, ChatRequest, Piece
+from assistant.settings import Settings
+from assistant.telemetry import configure_logging, get_logger
+from serve_app.coalesce import coalesced
+from serve_app.options import llm_requests
+
+LOADING_WAIT_S = 5.0
+"""How long a request waits for an engine that is still loading, before another backend is tried."""
+
+log = get_logger("local_llm")
+
+
+class LocalLLM:
+    """Behind the handle: `stream` and `health`. ConfigurationError at once when weights or a package lack."""
+
+    async def __init__(self, spec: ModelSpec, settings: Settings) -> None:  # type: ignore[misc]
+        configure_logging(settings.telemetry, f"llm-{spec.name}")
+        self._spec = spec
+        self._interval_s = settings.serve.stream_interval_ms / 1000
+        self._room = llm_requests(settings, spec)
+        self._inside = 0
+        self._engine = create_engine(spec, settings.models_dir)
+        self._starting = asyncio.create_task(self._load())
+
+    async def stream(self, request: ChatRequest, request_id: str) -> AsyncGenerator[list[Piece], None]:
+        """Lists of pieces, as they are made. Raises InvalidInput, ContextTooLong, BackendFailed."""
+        if self._inside >= self._room:
+            raise failed(self._spec.name, "rate_limited", "too many requests wait for it", retry_after_s=1.0)
+        self._inside += 1
+        try:
+            await self._loaded()
+            source = self._engine.stream(request, request_id)
+            async with aclosing(coalesced(source, self._interval_s)) as batches:
+                async for batch in batches:
+                    yield batch
+        finally:
+            self._inside -= 1
+
+    async def health(self) -> BackendHealth:
+        if not self._starting.done():
+            return self._state("loading", None)
+        if (error := self._starting.exception()) is not None:
+            return self._state("down", str(error))
+        return await self._engine.health()
+
+    async def check_health(self) -> None:
+        """Raises when another replica would do better. Wrong weights stay wrong: those are only reported."""
+        if self._starting.done():
+            error = self._starting.exception()
+            if error is not None and not isinstance(error, ConfigurationError):
+                raise error
+
+    async def __del__(self) -> None:
+        self._starting.cancel()
+        await asyncio.gather(self._starting, return_exceptions=True)
+        await self._engine.stop()
+
+    async def _load(self) -> None:
+        try:
+            await self._engine.start()
+        except Exception as error:
+            log.exception("engine_not_started", model=self._spec.name, reason=str(error))
+            raise
+        log.info("engine_ready", model=self._spec.name, engine=self._spec.engine)
+
+    async def _loaded(self) -> None:
+        await asyncio.wait({self._starting}, timeout=LOADING_WAIT_S)
+        if not self._starting.done():
+            raise failed(self._spec.name, "stopped", "the model is still being loaded", retry_after_s=5.0)
+        if (error := self._starting.exception()) is not None:
+            raise failed(self._spec.name, "stopped", str(error), retryable=False)
+
+    def _state(self, state: str, detail: str | None) -> BackendHealth:
+        return BackendHealth(
+            self._spec.name,
+            self._spec.name,
+            self._spec.engine,
+            state,  # type: ignore[arg-type]
+            detail=detail,
+        )

@@ -1,0 +1,99 @@
+"""Router: the ingress. Everything it says over HTTP is in `serve_app.api`; this file gives it its services."""
+
+import time
+from collections.abc import Mapping
+
+import httpx
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from assistant.errors import Unavailable
+from assistant.llm.catalog import Catalog
+from assistant.retrieval.answer import AnswerService
+from assistant.settings import Settings
+from assistant.stores.api_keys import ApiKeyRepository
+from assistant.stores.documents import DocumentRepository
+from assistant.stores.jobs import JobRepository
+from assistant.stores.llm_metrics import LlmMetricLog
+from assistant.stores.postgres import Database
+from assistant.stores.rfcs import RfcRepository
+from assistant.stores.searches import SearchLog
+from assistant.stores.sources import SourceRepository
+from assistant.stores.vectors import VectorStore
+from assistant.telemetry import configure_logging
+from serve_app.api.application import create_app
+from serve_app.api.services import Ping, Services
+from serve_app.handles import RetrieverHandle, WriterHandle
+from serve_app.metrics import RayMeter
+from serve_app.models import open_models
+
+PING_TIMEOUT_S = 1.0
+
+
+# The application is built in the replica (`__serve_build_asgi_app__`), after the constructor: nothing of
+# it is pickled, and it gets its services by value.
+@serve.ingress()
+class Router:
+    async def __init__(  # type: ignore[misc]
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        retriever: DeploymentHandle,
+        writer: DeploymentHandle,
+        llms: Mapping[str, DeploymentHandle],
+    ) -> None:
+        configure_logging(settings.telemetry, "router")
+        meter = RayMeter()
+        self._database = Database(settings.postgres)
+        await self._database.open()
+        self._vectors = VectorStore(settings.qdrant)
+        self._http = httpx.AsyncClient(timeout=PING_TIMEOUT_S, trust_env=False)
+        self._searches = SearchLog(self._database, meter)
+        self._metrics = LlmMetricLog(self._database, meter)
+        retrieval = RetrieverHandle(retriever, settings)
+        models = open_models(catalog, llms, settings, meter, self._metrics)
+        self._services = Services(
+            settings=settings,
+            catalog=catalog,
+            models=models,
+            answers=AnswerService(retrieval, models, settings),
+            retrieval=retrieval,
+            writing=WriterHandle(writer),
+            documents=DocumentRepository(self._database),
+            sources=SourceRepository(self._database),
+            rfcs=RfcRepository(self._database),
+            jobs=JobRepository(self._database),
+            keys=ApiKeyRepository(self._database),
+            searches=self._searches,
+            pings=self._pings(settings),
+            meter=meter,
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(self._services, echo_request_id=False)
+
+    async def check_health(self) -> None:
+        """A Router that can run this is healthy; what it depends on is the business of /health."""
+
+    async def __del__(self) -> None:
+        await self._searches.close()
+        await self._metrics.close()
+        await self._vectors.close()
+        await self._http.aclose()
+        await self._database.close()
+
+    def _pings(self, settings: Settings) -> dict[str, Ping]:
+        pings: dict[str, Ping] = {"postgres": self._database.ping, "qdrant": self._vectors.ping}
+        uri = settings.mlflow.tracking_uri
+        if uri is not None and uri.startswith(("http://", "https://")):
+            pings["mlflow"] = lambda: self._ping_mlflow(uri)
+        return pings
+
+    async def _ping_mlflow(self, uri: str) -> float:
+        started = time.perf_counter()
+        try:
+            (await self._http.get(f"{uri.rstrip('/')}/health")).raise_for_status()
+        except httpx.HTTPError as error:
+            raise Unavailable(f"MLflow does not answer: {error}") from None
+        return (time.perf_counter() - started) * 1000
