@@ -112,9 +112,8 @@ def edge_server(tmp_path: Path) -> Iterator[EdgeServer]:
 
 @pytest.fixture
 async def qdrant_client(qdrant_server: QdrantSettings) -> AsyncIterator[AsyncQdrantClient]:
-    """A client of the session's server, which holds no collections."""
+    """A client of the session's server, with whatever earlier tests left there (see `drop_everything`)."""
     client = connect(qdrant_server)
-    await drop_everything(client)
     yield client
     await client.close()
 

@@ -104,9 +104,10 @@ class Collection:
             self._shard = edge.EdgeShard.load(str(self.folder / "shard"))
             self._deleted = 0
 
-    def close(self) -> None:
+    def close(self, *, keep: bool = True) -> None:
         if not self.closed:
-            self._shard.flush()
+            if keep:
+                self._shard.flush()
             self._shard.close()
             self.closed = True
 
@@ -170,8 +171,6 @@ class Collections:
         if self.exists(name):
             raise ApiError(409, f"Wrong input: Collection `{name}` already exists!")
         config = edge_config(request)
-        if not (request.sparse_vectors or VectorSchema(request).dimensions):
-            raise bad_request("a collection needs at least one vector")
         path = self._root / name
         path.mkdir()
         try:
@@ -192,7 +191,7 @@ class Collections:
             return False
         self._replace_aliases({alias: target for alias, target in self.aliases.items() if target != name})
         del self._open[name]
-        collection.close()
+        collection.close(keep=False)
         remove_collection_folder(collection.folder, META)
         sync_folder(self._root)
         return True

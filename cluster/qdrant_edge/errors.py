@@ -19,6 +19,9 @@ BAD_INPUT = (
 """Beginnings of the engine's messages that blame the request: it raises bare exceptions only."""
 
 
+SHOWN_ERRORS = 6
+
+
 class ApiError(Exception):
     """An answer other than 200."""
 
@@ -46,9 +49,10 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        return ApiError(400, f"Format error in JSON body: {where}: {first['msg']}")
+        found = error.errors(include_url=False, include_input=False)
+        # A union reports once per member; the first few name the field that matters.
+        shown = [f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in found[:SHOWN_ERRORS]]
+        return ApiError(400, f"Format error in JSON body: {'; '.join(shown)}")
     text = str(error)
     if isinstance(error, ValueError | TypeError | OverflowError) or text.startswith(BAD_INPUT):
         return bad_request(text)

@@ -115,7 +115,7 @@ def _refuse(options: dict[str, Any], names: tuple[str, ...]) -> None:
             raise unsupported(name)
 
 
-INDEX_PARAMS = {
+INDEX_PARAMS: dict[type, Any] = {
     models.KeywordIndexParams: edge.KeywordIndexParams,
     models.IntegerIndexParams: edge.IntegerIndexParams,
     models.FloatIndexParams: edge.FloatIndexParams,
@@ -123,26 +123,25 @@ INDEX_PARAMS = {
     models.BoolIndexParams: edge.BoolIndexParams,
     models.DatetimeIndexParams: edge.DatetimeIndexParams,
     models.UuidIndexParams: edge.UuidIndexParams,
-    models.TextIndexParams: edge.TextIndexParams,
 }
-UNMAPPED_TEXT = ("stopwords", "stemmer", "scoring")
 
 
 def index_schema(schema: models.PayloadFieldSchema | None) -> Any:
     """The engine's schema of a payload index."""
     if schema is None:
         raise bad_request("field_schema is required")
+    if schema == models.PayloadSchemaType.TEXT:
+        raise unsupported("a text index")
     if isinstance(schema, models.PayloadSchemaType):
         return getattr(edge.PayloadSchemaType, schema.value.capitalize())
+    build = INDEX_PARAMS.get(type(schema))
+    if build is None:
+        raise unsupported(type(schema).__name__)
     options = given(schema)
-    options.pop("type", None)
-    if isinstance(schema, models.TextIndexParams):
-        _refuse(options, UNMAPPED_TEXT)
-        if schema.tokenizer is not None:
-            options["tokenizer"] = getattr(edge.TokenizerType, schema.tokenizer.value.capitalize())
+    options.pop("type")
     if "memory" in options:
         options["memory"] = _memory(options["memory"])
-    return INDEX_PARAMS[type(schema)](**options)
+    return build(**options)
 
 
 def collection_info(request: models.CreateCollection, info: Any, status: str) -> dict[str, JsonValue]:

@@ -13,9 +13,6 @@ MATCHES: dict[type, Callable[[Any], Any]] = {
     models.MatchValue: lambda m: edge.MatchValue(m.value),
     models.MatchAny: lambda m: edge.MatchAny(m.any),
     models.MatchExcept: lambda m: edge.MatchExcept(m.except_),
-    models.MatchText: lambda m: edge.MatchText(m.text),
-    models.MatchTextAny: lambda m: edge.MatchTextAny(m.text_any),
-    models.MatchPhrase: lambda m: edge.MatchPhrase(m.phrase),
 }
 
 CONDITIONS: dict[type, Callable[[Any], Any]] = {

@@ -26,17 +26,22 @@ DIMENSION = 8
 PARAMETERS = {"language": "english", "average_length": 120.0}
 EVERYONE = SearchFilter(("public",))
 BACKENDS = ["edge", "memory", "server"]
+SHARED = f"test-shared-{new_id().hex}"
 
 
 @pytest.fixture(params=BACKENDS)
-async def store(request: pytest.FixtureRequest, alias: str) -> AsyncIterator[VectorStore]:
+async def store(request: pytest.FixtureRequest, fresh: str) -> AsyncIterator[VectorStore]:
     settings, client = _backend(request)
     store = VectorStore(settings, client)
     yield store
-    for collection in (await client.get_collections()).collections:
-        if collection.name.startswith(alias):
-            await client.delete_collection(collection.name)
+    await _drop(client, fresh)
     await store.close()
+
+
+async def _drop(client: AsyncQdrantClient, prefix: str) -> None:
+    for collection in (await client.get_collections()).collections:
+        if collection.name.startswith(prefix):
+            await client.delete_collection(collection.name)
 
 
 def _backend(request: pytest.FixtureRequest) -> tuple[QdrantSettings, AsyncQdrantClient]:
@@ -54,13 +59,18 @@ def _backend(request: pytest.FixtureRequest) -> tuple[QdrantSettings, AsyncQdran
 
 
 @pytest.fixture
-def alias() -> str:
+def fresh() -> str:
+    """A name that no collection has; what a test makes under it is removed afterwards."""
     return f"test-{new_id().hex}"
 
 
 @pytest.fixture
-async def collection(store: VectorStore, alias: str) -> str:
-    return await store.ensure_collection(alias, "tiny/embedder v1", DIMENSION, PARAMETERS)
+async def alias(store: VectorStore) -> str:
+    """An empty collection, made once per backend: its indexes take seconds. IDF remembers deleted points."""
+    await store.ensure_collection(SHARED, "tiny/embedder v1", DIMENSION, PARAMETERS)
+    await store.delete_documents(SHARED, [*"abc"])
+    assert await store.count(SHARED) == 0
+    return SHARED
 
 
 def axis(number: int) -> list[float]:
@@ -99,20 +109,20 @@ def numbers(found: Sequence[Any]) -> list[int]:
     return [hit.id.int for hit in found]
 
 
-async def test_a_collection_is_made_behind_its_alias_once(store: VectorStore, alias: str) -> None:
-    name = await store.ensure_collection(alias, "tiny/embedder v1", DIMENSION, PARAMETERS)
+async def test_a_collection_is_made_behind_its_alias_once(store: VectorStore, fresh: str) -> None:
+    name = await store.ensure_collection(fresh, "tiny/embedder v1", DIMENSION, PARAMETERS)
 
-    assert name == f"{alias}__tiny-embedder-v1__1"
-    assert await store.ensure_collection(alias, "tiny/embedder v1", DIMENSION, PARAMETERS) == name
-    assert await store.count(alias) == 0
+    assert name == f"{fresh}__tiny-embedder-v1__1"
+    assert await store.ensure_collection(fresh, "tiny/embedder v1", DIMENSION, PARAMETERS) == name
+    assert await store.count(fresh) == 0
 
 
-async def test_many_processes_making_the_same_collection_agree(store: VectorStore, alias: str) -> None:
+async def test_many_processes_making_the_same_collection_agree(store: VectorStore, fresh: str) -> None:
     names = await asyncio.gather(
-        *(store.ensure_collection(alias, "e", DIMENSION, PARAMETERS) for _ in range(5))
+        *(store.ensure_collection(fresh, "e", DIMENSION, PARAMETERS) for _ in range(5))
     )
 
-    assert set(names) == {f"{alias}__e__1"}
+    assert set(names) == {f"{fresh}__e__1"}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +136,6 @@ async def test_many_processes_making_the_same_collection_agree(store: VectorStor
 async def test_a_collection_built_otherwise_is_a_conflict(
     store: VectorStore,
     alias: str,
-    collection: str,
     embedder: str,
     dimension: int,
     parameters: dict[str, Any],
@@ -136,13 +145,13 @@ async def test_a_collection_built_otherwise_is_a_conflict(
         await store.ensure_collection(alias, embedder, dimension, parameters)
 
 
-async def test_a_collection_left_without_alias_by_a_crash_is_adopted(store: VectorStore, alias: str) -> None:
-    left = await store.create_collection(alias, "e", DIMENSION, PARAMETERS)
+async def test_a_collection_left_without_alias_by_a_crash_is_adopted(store: VectorStore, fresh: str) -> None:
+    left = await store.create_collection(fresh, "e", DIMENSION, PARAMETERS)
 
-    assert await store.ensure_collection(alias, "e", DIMENSION, PARAMETERS) == left
+    assert await store.ensure_collection(fresh, "e", DIMENSION, PARAMETERS) == left
 
 
-async def test_points_are_counted_and_overwritten(store: VectorStore, alias: str, collection: str) -> None:
+async def test_points_are_counted_and_overwritten(store: VectorStore, alias: str) -> None:
     await store.upsert(alias, [chunk(i) for i in range(600)])
     await store.upsert(alias, [chunk(i, document="b") for i in range(100)])
 
@@ -151,9 +160,7 @@ async def test_points_are_counted_and_overwritten(store: VectorStore, alias: str
     assert await store.count(alias, SearchFilter(("group:x",))) == 0
 
 
-async def test_dense_candidates_are_the_nearest_by_cosine(
-    store: VectorStore, alias: str, collection: str
-) -> None:
+async def test_dense_candidates_are_the_nearest_by_cosine(store: VectorStore, alias: str) -> None:
     rng = np.random.default_rng(7)
     vectors = rng.normal(size=(50, DIMENSION)).astype(np.float32)
     query = rng.normal(size=DIMENSION).astype(np.float32)
@@ -167,13 +174,12 @@ async def test_dense_candidates_are_the_nearest_by_cosine(
     assert found.sparse == []
 
 
-async def test_sparse_candidates_are_scored_by_rarity(
-    store: VectorStore, alias: str, collection: str
-) -> None:
+async def test_sparse_candidates_are_scored_by_rarity(store: VectorStore, fresh: str) -> None:
+    await store.ensure_collection(fresh, "e", DIMENSION, PARAMETERS)
     # Token 1 is in every chunk, token 2 in one of the ten.
-    await store.upsert(alias, [chunk(i, tokens=(1, 2) if i == 4 else (1,)) for i in range(10)])
+    await store.upsert(fresh, [chunk(i, tokens=(1, 2) if i == 4 else (1,)) for i in range(10)])
 
-    found = await store.candidates(alias, dense=None, sparse=weights(1, 2), limit=10, where=EVERYONE)
+    found = await store.candidates(fresh, dense=None, sparse=weights(1, 2), limit=10, where=EVERYONE)
 
     def idf(n: int) -> float:
         return math.log(1 + (10 - n + 0.5) / (n + 0.5))
@@ -184,9 +190,10 @@ async def test_sparse_candidates_are_scored_by_rarity(
     assert found.dense == []
 
 
-async def test_equal_scores_are_in_order_of_id(store: VectorStore, alias: str, collection: str) -> None:
+async def test_equal_scores_are_in_order_of_id(store: VectorStore, alias: str) -> None:
     order = [stable_id(str(i)) for i in range(30)]
-    same = [ChunkPoint(i, axis(0), weights(1), {"acl": ["public"]}) for i in order]
+    payload = {"acl": ["public"], "document_id": "a"}
+    same = [ChunkPoint(i, axis(0), weights(1), payload) for i in order]
     await store.upsert(alias, same)
 
     found = await store.candidates(alias, dense=axis(0), sparse=weights(1), limit=30, where=EVERYONE)
@@ -195,7 +202,7 @@ async def test_equal_scores_are_in_order_of_id(store: VectorStore, alias: str, c
     assert [hit.id for hit in found.sparse] == sorted(order)
 
 
-async def test_both_sides_of_candidates_obey_the_acl(store: VectorStore, alias: str, collection: str) -> None:
+async def test_both_sides_of_candidates_obey_the_acl(store: VectorStore, alias: str) -> None:
     # The forbidden chunks would fill the limit if the ACL were applied to the results.
     secret = [chunk(i, dense=axis(0), acl=["group:a"]) for i in range(20)]
     seen = [chunk(i, dense=axis(1), acl=["group:b", "user:x"]) for i in range(20, 23)]
@@ -208,7 +215,7 @@ async def test_both_sides_of_candidates_obey_the_acl(store: VectorStore, alias: 
     assert set(numbers(found.dense)) == set(numbers(found.sparse)) == {20, 21, 22}
 
 
-async def test_nobody_sees_nothing(store: VectorStore, alias: str, collection: str) -> None:
+async def test_nobody_sees_nothing(store: VectorStore, alias: str) -> None:
     await store.upsert(alias, [chunk(1)])
     nobody = SearchFilter(())
 
@@ -237,7 +244,7 @@ async def test_nobody_sees_nothing(store: VectorStore, alias: str, collection: s
     ],
 )
 async def test_conditions_narrow_the_search(
-    store: VectorStore, alias: str, collection: str, conditions: dict[str, Any], expected: list[int]
+    store: VectorStore, alias: str, conditions: dict[str, Any], expected: list[int]
 ) -> None:
     projects, headings = ["p1", "p1", "p2", "p3"], [[], ["Alerts"], ["Intro", "Alerts"], ["Intro"]]
     await store.upsert(
@@ -255,7 +262,7 @@ async def test_conditions_narrow_the_search(
     assert sorted(numbers(found.dense)) == sorted(numbers(found.sparse)) == expected
 
 
-async def test_a_query_without_vectors_finds_nothing(store: VectorStore, alias: str, collection: str) -> None:
+async def test_a_query_without_vectors_finds_nothing(store: VectorStore, alias: str) -> None:
     await store.upsert(alias, [chunk(1)])
 
     found = await store.candidates(alias, dense=None, sparse=weights(), limit=5, where=EVERYONE)
@@ -263,9 +270,7 @@ async def test_a_query_without_vectors_finds_nothing(store: VectorStore, alias: 
     assert (found.dense, found.sparse) == ([], [])
 
 
-async def test_chunks_without_tokens_are_stored_and_found_by_meaning(
-    store: VectorStore, alias: str, collection: str
-) -> None:
+async def test_chunks_without_tokens_are_stored_and_found_by_meaning(store: VectorStore, alias: str) -> None:
     await store.upsert(alias, [chunk(3, tokens=())])
 
     found = await store.candidates(alias, dense=axis(3), sparse=weights(1), limit=5, where=EVERYONE)
@@ -274,9 +279,7 @@ async def test_chunks_without_tokens_are_stored_and_found_by_meaning(
     assert found.sparse == []
 
 
-async def test_payloads_come_back_whole_and_only_to_whom_they_belong(
-    store: VectorStore, alias: str, collection: str
-) -> None:
+async def test_payloads_come_back_whole_and_only_to_whom_they_belong(store: VectorStore, alias: str) -> None:
     metadata = {"nested": {"list": [1, 2.5, None, "é"]}, "flag": True}
     await store.upsert(alias, [chunk(1, metadata=metadata), chunk(2, acl=["user:x"]), chunk(3)])
     wanted = [UUID(int=i) for i in (1, 2, 99)]
@@ -288,9 +291,7 @@ async def test_payloads_come_back_whole_and_only_to_whom_they_belong(
     assert set(await store.fetch(alias, wanted, SearchFilter(("public", "user:x")))) == set(wanted[:2])
 
 
-async def test_the_chunks_of_a_document_are_in_order_of_their_index(
-    store: VectorStore, alias: str, collection: str
-) -> None:
+async def test_the_chunks_of_a_document_are_in_order_of_their_index(store: VectorStore, alias: str) -> None:
     points = [chunk(1000 - i, chunk_index=i) for i in range(300)]
     hidden = chunk(2000, chunk_index=7, acl=["user:x"])
     await store.upsert(alias, [*points, hidden, chunk(2001, document="b", chunk_index=5)])
@@ -301,9 +302,7 @@ async def test_the_chunks_of_a_document_are_in_order_of_their_index(
     assert await store.document_chunks(alias, "a", EVERYONE, 5, 4) == []
 
 
-async def test_stale_chunks_of_one_document_are_removed(
-    store: VectorStore, alias: str, collection: str
-) -> None:
+async def test_stale_chunks_of_one_document_are_removed(store: VectorStore, alias: str) -> None:
     old = [chunk(i, document="a") for i in range(5)] + [chunk(5, document="b")]
     await store.upsert(alias, [*old, chunk(6, document="a", content_hash="h2")])
 
@@ -313,9 +312,7 @@ async def test_stale_chunks_of_one_document_are_removed(
     assert sorted(i.int for i in found) == [5, 6]
 
 
-async def test_documents_are_removed_with_all_their_chunks(
-    store: VectorStore, alias: str, collection: str
-) -> None:
+async def test_documents_are_removed_with_all_their_chunks(store: VectorStore, alias: str) -> None:
     await store.upsert(alias, [chunk(i, document="abc"[i % 3]) for i in range(9)])
 
     await store.delete_documents(alias, ["a", "c", "unknown"])
@@ -326,8 +323,9 @@ async def test_documents_are_removed_with_all_their_chunks(
     assert await store.count(alias) == 3
 
 
-async def test_the_alias_moves_while_searches_run(store: VectorStore, alias: str, collection: str) -> None:
-    following = await store.create_collection(alias, "next", DIMENSION, PARAMETERS)
+async def test_the_alias_moves_while_searches_run(store: VectorStore, fresh: str) -> None:
+    collection = await store.ensure_collection(fresh, "e", DIMENSION, PARAMETERS)
+    following = await store.create_collection(fresh, "next", DIMENSION, PARAMETERS)
     await store.upsert(collection, [chunk(1)])
     await store.upsert(following, [chunk(2)])
     seen: list[list[int]] = []
@@ -337,13 +335,13 @@ async def test_the_alias_moves_while_searches_run(store: VectorStore, alias: str
         after = 0
         while after < 5:
             after += moved.is_set()
-            found = await store.candidates(alias, dense=axis(1), sparse=weights(1), limit=5, where=EVERYONE)
+            found = await store.candidates(fresh, dense=axis(1), sparse=weights(1), limit=5, where=EVERYONE)
             seen.append(numbers(found.dense))
             await asyncio.sleep(0)
 
     searches = [asyncio.create_task(search()) for _ in range(4)]
     for target in (following, collection) * 5 + (following,):
-        await store.move_alias(alias, target)
+        await store.move_alias(fresh, target)
     moved.set()
     await asyncio.gather(*searches)
 
@@ -374,7 +372,7 @@ async def test_an_unknown_collection_is_not_found(store: VectorStore, method: st
     [[0.0] * (DIMENSION - 1), [float("nan")] + [0.0] * 7, [float("inf")] + [0.0] * 7, [1e39] + [0.0] * 7],
 )
 async def test_a_vector_that_could_never_be_found_is_refused(
-    store: VectorStore, alias: str, collection: str, dense: list[float]
+    store: VectorStore, alias: str, dense: list[float]
 ) -> None:
     with np.errstate(over="ignore"), pytest.raises(InvalidInput, match="dense"):
         await store.upsert(alias, [chunk(1), chunk(2, dense=dense)])
@@ -386,15 +384,13 @@ async def test_a_vector_that_could_never_be_found_is_refused(
     "sparse", [SparseWeights((1, 1), (1.0, 1.0)), SparseWeights((1,), ()), SparseWeights((1,), (math.nan,))]
 )
 async def test_a_broken_sparse_vector_is_refused(
-    store: VectorStore, alias: str, collection: str, sparse: SparseWeights
+    store: VectorStore, alias: str, sparse: SparseWeights
 ) -> None:
     with pytest.raises(InvalidInput, match="sparse"):
         await store.upsert(alias, [ChunkPoint(UUID(int=1), axis(0), sparse, {"acl": ["public"]})])
 
 
-async def test_a_query_of_the_wrong_dimension_is_refused(
-    store: VectorStore, alias: str, collection: str
-) -> None:
+async def test_a_query_of_the_wrong_dimension_is_refused(store: VectorStore, alias: str) -> None:
     await store.upsert(alias, [chunk(1)])
 
     with pytest.raises(InvalidInput):
