@@ -5,7 +5,6 @@ token counting and refusals happen here, so that a prompt is never cut silently.
 """
 
 import asyncio
-import gc
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from assistant.errors import BackendFailed, ConfigurationError, InvalidInput
 from assistant.llm.catalog import ModelSpec
+from assistant.llm.engines.orphans import OrphanGuard
 from assistant.llm.messages import check_request, failed, too_long
 from assistant.llm.types import BackendHealth, ChatRequest, FinishReason, Piece
 from assistant.types import Usage
@@ -26,7 +26,6 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
 """Set before vLLM is imported, where the operator has not chosen otherwise."""
 
@@ -62,6 +61,7 @@ class VllmEngine:
         self._model = model
         self._options = options
         self._engine: Any = None
+        self._guard: OrphanGuard | None = None
         self._tokenizer: Any = None
         self._state: Literal["loading", "ready", "stopped"] = "loading"
         self._running = 0
@@ -69,8 +69,10 @@ class VllmEngine:
     async def start(self) -> None:
         """Load the model; about 50 CPU seconds on a CPU. Raises ConfigurationError when vLLM refuses it."""
         try:
-            self._engine = await asyncio.to_thread(self._load)
+            self._guard = await asyncio.to_thread(OrphanGuard)
+            self._engine = await asyncio.to_thread(self._load, self._guard)
         except Exception as error:
+            await asyncio.to_thread(self._release)
             # vLLM has no common base for what can go wrong here; its children log the traceback themselves.
             raise ConfigurationError(
                 f"vLLM could not load {self._model}: {type(error).__name__}: {error}",
@@ -86,9 +88,9 @@ class VllmEngine:
         engine, self._engine = self._engine, None
         if engine is not None:
             await asyncio.to_thread(engine.shutdown, STOP_TIMEOUT_S)
-            del engine
-            # AsyncLLM sits in reference cycles; collected as late as the interpreter's end it complains.
-            await asyncio.to_thread(gc.collect)
+            # Its destructor shuts down again, and fails when that comes as late as the interpreter's end.
+            engine.shutdown = lambda timeout=None: None
+        await asyncio.to_thread(self._release)
 
     async def stream(self, request: ChatRequest, request_id: str) -> AsyncIterator[Piece]:
         """Pieces of the answer. Raises InvalidInput, ContextTooLong, BackendFailed."""
@@ -126,7 +128,12 @@ class VllmEngine:
             },
         )
 
-    def _load(self) -> Any:
+    def _release(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.release(kill=True)
+
+    def _load(self, guard: OrphanGuard) -> Any:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         if not self._spec.hub_id:
@@ -156,7 +163,10 @@ class VllmEngine:
         }
         if not on_cpu:
             arguments["gpu_memory_utilization"] = self._options.gpu_memory_utilization
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        # Spawned children have the guard's token in their own environment; forked ones would not.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+        with guard.marking():
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
 
     def _prompt(self, request: ChatRequest) -> list[int]:
         try:
