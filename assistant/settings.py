@@ -23,7 +23,7 @@ WELL_KNOWN = {
     "QDRANT_API_KEY": ("qdrant", "api_key"),
     "MLFLOW_TRACKING_URI": ("mlflow", "tracking_uri"),
 }
-NOT_SETTINGS = {"AI_ASSISTANT_CONFIG"}
+NOT_SETTINGS = {"AI_ASSISTANT_CONFIG", "AI_ASSISTANT_API_KEY"}
 
 
 class Section(BaseModel):
@@ -143,7 +143,7 @@ class ServeSettings(Section):
     max_body_bytes: int = Field(1_000_000, ge=1)
     max_ongoing_requests: int = Field(64, ge=1)
     """Requests a Router replica works on at once."""
-    max_queued_requests: int = Field(128, ge=1)
+    max_queued_requests: int = Field(128, ge=0)
     """Requests that may wait; beyond it callers get 429 with Retry-After."""
     router_replicas: int = Field(1, ge=1)
     retriever_replicas: int = Field(1, ge=1)

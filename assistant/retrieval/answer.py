@@ -4,12 +4,13 @@ Large models write from numbered passages, and every marker they set is checked.
 no model answers at all, the answer is put together from the sources' own sentences and says so.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Protocol
 
-from assistant.errors import InvalidInput, Unavailable
+from assistant.errors import ContextTooLong, InvalidInput, Unavailable
 from assistant.llm.catalog import ModelSpec
 from assistant.llm.routing import RoutedPiece
 from assistant.llm.types import ChatRequest, Message
@@ -39,6 +40,9 @@ _BEST_DOCUMENT = 1.25
 """How much more a passage of the best document counts: an answer out of one document reads better."""
 _CHARS_PER_TOKEN = 3
 """A cautious estimate: English has about four, code and other languages fewer."""
+
+_WORD = re.compile(r"\w+")
+_IDENTIFIER = re.compile(r"\b(?:\w*[a-z]\w*[A-Z]\w*|\w+_\w+)\b")
 
 log = get_logger("answer")
 
@@ -80,14 +84,14 @@ class AnswerService:
         search fails, BackendFailed when a model stops in the middle.
         """
         question = _question(messages)
-        spec = self._llm.spec_for(model)
+        spec = self._spec(model)
         hits = await self._search(self._search_text(messages, question), context.principal)
-        if not self._enough(hits):
+        if not self._enough(question, hits):
             answer = Answer(NOTHING_FOUND, (), EXTRACTIVE, grounded=False, extractive=True, usage=Usage())
             yield AnswerPiece(answer.text)
             yield AnswerPiece("", answer)
             return
-        if spec.writing == "free":
+        if spec is not None and spec.writing == "free":
             written = self._written(messages, hits, spec, context, model)
             try:
                 async for piece in written:
@@ -100,6 +104,12 @@ class AnswerService:
             yield AnswerPiece(f"\n\n{part}" if index else part)
         yield AnswerPiece("", answer)
 
+    def _spec(self, model: str) -> ModelSpec | None:
+        try:
+            return self._llm.spec_for(model)
+        except Unavailable:
+            return None  # No model at all: quoting still answers.
+
     async def _search(self, text: str, principal: Principal, **filters: str) -> tuple[Hit, ...]:
         limit = _DOCUMENT_LIMIT if filters else max(_SEARCH_LIMIT, self._settings.retrieval.answer_passages)
         return (await self._searcher.search(SearchQuery(text, limit, filters=filters), principal)).hits
@@ -111,9 +121,13 @@ class AnswerService:
             return f"{earlier[-1]}\n{question}"
         return question
 
-    def _enough(self, hits: Sequence[Hit]) -> bool:
+    def _enough(self, question: str, hits: Sequence[Hit]) -> bool:
+        """Whether a passage is similar enough, or bears a name that the question spells out."""
         known = [hit.dense for hit in hits if hit.dense is not None]
-        return bool(hits) and (not known or max(known) >= self._settings.retrieval.min_dense_score)
+        if hits and (not known or max(known) >= self._settings.retrieval.min_dense_score):
+            return True
+        names = {name.casefold() for name in _IDENTIFIER.findall(question)}
+        return any(names & set(_WORD.findall(" ".join([h.title, *h.headings]).casefold())) for h in hits)
 
     async def _extracted(self, question: str, hits: Sequence[Hit], principal: Principal) -> Answer:
         best = best_document(hits)
@@ -152,7 +166,7 @@ class AnswerService:
                 if text := resolver.feed(piece.text):
                     said += text
                     yield AnswerPiece(text)
-        except Unavailable as error:
+        except (Unavailable, ContextTooLong) as error:
             if said:
                 raise
             raise _NotWritten(error.detail) from error

@@ -1,0 +1,137 @@
+"""Parse, chunk, embed and store the documents of one plan: on Ray Data, or in this process for a few.
+
+Both ways run the same stages, so they give the same result.
+"""
+
+import asyncio
+import functools
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from assistant.errors import AssistantError, ConfigurationError
+from assistant.retrieval.embedders import Embedder
+from data_jobs.chunk_stage import chunk_row, chunk_task
+from data_jobs.embed_stage import EmbedStage, embed_parts
+from data_jobs.job import Job, Task
+from data_jobs.store_stage import Stored, Stores, StoreStage
+
+Report = Callable[[Stored], None]
+
+DOCUMENTS_PER_BLOCK = 8
+PARTS_PER_BATCH = 16
+"""Parts embedded in one call, which sorts their chunks by length: more means less padding."""
+POLL_S = 0.5
+IN_PROCESS_DOCUMENTS = 8
+
+
+async def run_in_process(
+    tasks: Sequence[Task], job: Job, stores: Stores, embedder: Embedder, report: Report
+) -> Stored:
+    """Without Ray: an actor pool costs more seconds than a handful of documents."""
+    stage = StoreStage(stores, job)
+    total = Stored()
+    for start in range(0, len(tasks), IN_PROCESS_DOCUMENTS):
+        batch = tasks[start : start + IN_PROCESS_DOCUMENTS]
+        parts = [part for task in batch for part in await asyncio.to_thread(chunk_task, task, job)]
+        for first in range(0, len(parts), PARTS_PER_BATCH):
+            embedded = await asyncio.to_thread(embed_parts, parts[first : first + PARTS_PER_BATCH], embedder)
+            stored = await stage.store(embedded)
+            report(stored)
+            total += stored
+    return total
+
+
+def connect() -> None:
+    """Join the cluster named by RAY_ADDRESS, or start a small one that ends with this process."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(address="local", num_cpus=2, include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"the cluster at RAY_ADDRESS={address}" if address else "a local cluster"
+        raise ConfigurationError(
+            f"Ray: {where} does not answer: {error}", hint="Look at `ai-assistant status`."
+        ) from None
+
+
+async def run_on_ray(tasks: Sequence[Task], job: Job, report: Report) -> Stored:
+    """On the connected cluster. Reports while it runs; raises the stages' own errors."""
+    import ray
+
+    counter = ray.remote(num_cpus=0)(_Counter).remote()
+    running = asyncio.create_task(asyncio.to_thread(_execute, tasks, job, counter))
+    try:
+        while not running.done():
+            await asyncio.wait([running], timeout=POLL_S)
+            report(await counter.take.remote())
+        return await running
+    finally:
+        ray.kill(counter)
+
+
+def _execute(tasks: Sequence[Task], job: Job, counter: Any) -> Stored:
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+    from ray.exceptions import RayError
+
+    from data_jobs.datasinks import ChunkSink
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    settings = job.settings
+    sink = ChunkSink(job, counter)
+    try:
+        (
+            ray.data.from_items(
+                [task.row() for task in tasks],
+                override_num_blocks=max(1, len(tasks) // DOCUMENTS_PER_BLOCK),
+            )
+            .flat_map(functools.partial(chunk_row, job=job))
+            .map_batches(
+                EmbedStage,
+                fn_constructor_args=(settings.embedder, settings.embedder_path),
+                batch_size=PARTS_PER_BATCH,
+                batch_format="pyarrow",
+                num_cpus=1,
+                compute=ActorPoolStrategy(size=settings.ingest.embed_actors),
+            )
+            .write_datasink(sink, ray_remote_args={"num_cpus": 0.1})
+        )
+    except RayError as error:
+        raise _cause(error) from None
+    return sink.total
+
+
+class _Counter:
+    """Sums what the write tasks report, wherever they run."""
+
+    def __init__(self) -> None:
+        self._sum = Stored()
+
+    def add(self, stored: Stored) -> None:
+        self._sum += stored
+
+    def take(self) -> Stored:
+        taken, self._sum = self._sum, Stored()
+        return taken
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The product's own error inside Ray's wrapping, else Ray's."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, AssistantError):
+            return seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return error
