@@ -11,7 +11,6 @@ from assistant.retrieval.passages import display_path
 from assistant.rfc.templates import SentenceKind
 from assistant.types import Citation, Hit
 
-
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 

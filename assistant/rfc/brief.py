@@ -16,19 +16,22 @@ CUES: tuple[tuple[SentenceKind, str], ...] = (
         r"|(do|does|will|is|are|need) not (need|want|aim|cover|include|intended|change|touch|replace|part)"
         r"|(won't|don't|doesn't) (need|want|aim|cover|include|change|touch|replace|be))\b",
     ),
+    ("problem", r"\b(today|currently|at the moment|so far|the problem is)\b"),
+    ("alternative", r"\b(alternatives?|alternatively|(we|was|were) (also )?considered|other options?)\b"),
     (
-        "alternative",
-        r"\b(alternatives?|alternatively|instead of|rather than|we (also )?considered|other options?)\b",
+        "proposal",
+        r"\b((we|I) (will|propose|plan|intend|would like|want) (to )?(add|build|introduc|creat|implement|replac|extend"
+        r"|stor|expos|provid|deploy|write|run|use|put|keep|send|offer|move|split|switch|make)\w*|(we|I) propose"
+        r"|^(add|build|introduce|create|implement|provide|deploy)\b)",
     ),
     ("risk", r"\b(risks?|risky|danger\w*|worr(y|ies|ied)|might break|could break|concerns?|threats?)\b"),
     (
         "rollout",
-        r"\b(roll(ed|ing|s)?[ -]?(out|back)|feature flags?|canar\w+|pilot|phased?|gradual\w*|migrat\w+|go live)\b",
+        r"\b(roll(ed|ing|s)?[ -]?(out|back)|feature flags?|canar\w+|pilot|phased?|gradual\w*|go(es)? live)\b",
     ),
-    ("test", r"\b(tests?|tested|testing|benchmarks?|acceptance)\b"),
     (
         "observability",
-        r"\b(dashboards?|metrics?|alerts? on|alerting|monitored|monitoring|tracing|traces|logs?)\b",
+        r"\b(dashboards? (show|for|with)|alerts? (on|when|if|fires?)|(is|are|be) (monitored|logged|measured|traced))\b",
     ),
     (
         "goal",
@@ -37,10 +40,12 @@ CUES: tuple[tuple[SentenceKind, str], ...] = (
     ),
     (
         "problem",
-        r"\b(today|currently|at the moment|problems?|pain\w*|slow\w*|fail(s|ed|ing|ures?)?|manual(ly)?|cannot|can't"
+        r"\b(problems?|pain\w*|slow\w*|fail(s|ed|ing|ures?)?|manual(ly)?|by hand|cannot|can't"
         r"|hard to|difficult|lacks?|missing|incidents?|outages?|complain\w*|errors?|wast\w+|too (many|much|long|often)"
         r"|nobody|no way|runs? out|los(e|es|ing|t))\b",
     ),
+    ("test", r"\b(tests?|tested|testing|benchmarks?|acceptance)\b"),
+    ("rollout", r"\bmigrat\w+\b"),
     (
         "proposal",
         r"\b(propos\w+|introduc\w+|adds?|builds?|implement\w*|creates?|replaces?|extends?|supports?|provides?"

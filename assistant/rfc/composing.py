@@ -16,14 +16,14 @@ from assistant.rfc.artefacts import (
 )
 from assistant.rfc.quoting import Quoter
 from assistant.rfc.templates import TemplateSection
-from assistant.rfc.words import content, rarity, stem
+from assistant.rfc.words import content, spread, stem
 from assistant.rfc.work import Work
 
 NO_EVIDENCE = "Nothing was found in the knowledge base for this section."
+NOT_QUOTABLE = "The knowledge base has related passages, but no sentence of them fits this section."
 NO_BRIEF = "The brief says nothing about this."
 FROM_KNOWLEDGE = "From the knowledge base:"
 TO_CONFIRM = "To be confirmed by the author:"
-TITLE_STEM_WEIGHT = 2.0
 
 
 class Composer:
@@ -36,13 +36,11 @@ class Composer:
         self._said: Mapping[str, BriefSentence] = {s.ref: s for s in (*brief.sentences, *asked.answers)}
         self._template = work.template
         self._limit = work.settings.rfc.passages_per_section
-        weights = rarity([p.text for p in self._evidence.passages])
-        title = {stem(w) for w in content(brief.title)}
-        topic = {
-            stem(w): weights.get(stem(w), 1.0) * (TITLE_STEM_WEIGHT if stem(w) in title else 1.0)
-            for w in brief.topic
-        }
-        self._quoter = Quoter(topic, weights)
+        self._quoter = Quoter(
+            title=set(content(brief.title)),
+            topic={stem(w) for w in brief.topic},
+            spread=spread([p.text for p in self._evidence.passages]),
+        )
 
     def compose_all(self, outline: OutlineArtefact) -> list[SectionDraft]:
         return [self.compose(plan) for plan in outline.kept()]
@@ -57,7 +55,7 @@ class Composer:
             blocks.append(notice(FROM_KNOWLEDGE))
         blocks += quoted
         if section.queries and not quoted:
-            blocks.append(notice(NO_EVIDENCE))
+            blocks.append(notice(NOT_QUOTABLE if plan.passages else NO_EVIDENCE))
         elif not blocks:
             blocks.append(notice(NO_BRIEF))
         if section.checklist:
@@ -78,7 +76,10 @@ class Composer:
         known = self._evidence.by_id()
         about = {s for q in section.queries for s in content(q.replace("{title}", "").replace("{topic}", ""))}
         return self._quoter.quote(
-            [known[i] for i in plan.passages], about | set(content(section.title)), self._limit
+            [known[i] for i in plan.passages],
+            about,
+            self._limit,
+            general=section.kind == "checklist",
         )
 
 

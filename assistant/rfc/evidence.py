@@ -101,22 +101,14 @@ def assemble(
         ((-p.score, place, key, p) for key, ps in ranked.items() for place, p in enumerate(ps)),
         key=lambda bid: (bid[1], bid[0], bid[2]),
     )
-    for allowed in (1, 2):
+    full = settings.passages_per_section
+    for uses_allowed, size in ((1, full), (len(chosen), 1), (2, full // 2)):
         for _, _, key, passage in bids:
             mine = chosen[key]
             crowded = (
                 sum(p.document_id == passage.document_id for p in mine) >= settings.passages_per_document
             )
-            full = len(mine) >= (
-                settings.passages_per_section if allowed == 1 else settings.passages_per_section // 2
-            )
-            if (
-                full
-                or crowded
-                or uses[passage.chunk_id] >= allowed
-                or passage in mine
-                or _echo(passage, mine)
-            ):
+            if len(mine) >= size or crowded or uses[passage.chunk_id] >= uses_allowed or _echo(passage, mine):
                 continue
             mine.append(passage)
             uses[passage.chunk_id] += 1

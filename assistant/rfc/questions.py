@@ -69,7 +69,13 @@ def answered(
         question = (
             Question(need.id, need.section, need.question, answer, "template")
             if need
-            else Question(f"user-{len(questions) + 1}", "design_details", asked, answer, "user")
+            else Question(
+                f"user-{sum(q.origin == 'user' for q in questions) + 1}",
+                "design_details",
+                asked,
+                answer,
+                "user",
+            )
         )
         questions.append(question)
         for sentence in sentences(answer):

@@ -130,7 +130,7 @@ def header(work: Work) -> str:
     sections = work.of(SectionsArtefact)
     citing = work.of(EvidenceArtefact)
     models = sorted({s.use.model for s in sections.sections if s.use.model})
-    failures = sum(len(s.use.failures) for s in sections.sections)
+    failures = sum(bool(s.use.failures) for s in sections.sections)
     if sections.writing == "free":
         assembled = [s.title for s in sections.sections if s.extractive and s.blocks]
         how = f"Written by {', '.join(models) or 'a model'} from the passages cited, checked sentence by sentence."
@@ -143,7 +143,9 @@ def header(work: Work) -> str:
                 f" {', '.join(models)} offered lead sentences; only those that passed the checks are shown."
             )
     if failures:
-        how += f" The model failed {failures} times; those sections were assembled without it."
+        how += (
+            f" No model answered for {failures} sections." if models else " No language model was available."
+        )
     documents = len({p.document_id for p in citing.passages})
     rows = [
         ("Status", "Draft, to be reviewed by its author"),
@@ -190,7 +192,7 @@ def escape(text: str) -> str:
     """Plain words as Markdown that shows exactly them; inline code stays code."""
     parts = re.split(r"(`[^`]*`)", text)
     shown = "".join(p if i % 2 else SPECIAL.sub(r"\\\g<0>", p) for i, p in enumerate(parts))
-    return re.sub(r"^(#+|[-+]|\d+[.)])(?=\s)", r"\\\1", shown)
+    return re.sub(r"^(\d*)([#+.)-])(?=[#\s]|$)", r"\1\\\2", shown)
 
 
 def cell(text: str) -> str:

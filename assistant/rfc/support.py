@@ -30,7 +30,7 @@ QUANTITY = re.compile(r"(?<![\w.])v?(\d+(?:[.,:\-/]\d+)*)\s?(%|[A-Za-zµ]+)?(?![
 CODE = re.compile(r"`([^`]+)`")
 QUOTED = re.compile(r"[\"“]([^\"”]{3,}?)[\"”]")
 IDENTIFIER = re.compile(
-    r"https?://\S+|--?[a-z][\w-]{2,}|[A-Za-z]\w*(?:[_.:/\\]+\w+)+|[a-z]+[A-Z]\w*|[A-Z][a-z0-9]+(?:[A-Z]\w*)+"
+    r"https?://\S+|(?<!\w)--?[a-z][\w.-]{2,}|[A-Za-z]\w*(?:[_.:/\\]+\w+)+|[a-z]+[A-Z]\w*|[A-Z][a-z0-9]+(?:[A-Z]\w*)+"
     r"|\b[A-Z][A-Z0-9]+\b|\b(?=\w*\d)(?=\w*[A-Za-z])\w{2,}\b"
 )
 NAME = re.compile(r"(?<=[a-z,;:)] )[A-Z][a-z]{2,}\b")

@@ -1,6 +1,5 @@
 """Words that carry meaning, cut to a rough stem so that "alerts" meets "alerting"."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -65,14 +64,14 @@ def raw_content(text: str) -> list[str]:
     return words
 
 
-def rarity(texts: Iterable[str]) -> Mapping[str, float]:
-    """Inverse document frequency of each stem over `texts` (Robertson's, never negative)."""
+def spread(texts: Iterable[str]) -> Mapping[str, float]:
+    """The share of `texts` in which each stem occurs."""
     seen: Counter[str] = Counter()
     total = 0
     for text in texts:
         seen.update(set(content(text)))
         total += 1
-    return {s: math.log(1 + (total - n + 0.5) / (n + 0.5)) for s, n in seen.items()}
+    return {stem: count / total for stem, count in seen.items()}
 
 
 def overlap(text: str, sources: Iterable[str]) -> float:
