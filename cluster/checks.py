@@ -18,7 +18,7 @@ def prepare_postgres(folder: str) -> None:
     """Remove what a killed server left behind. Raises ConfigurationError."""
     from cluster.postgres import LocalPostgres
 
-    LocalPostgres(Path(folder)).command()
+    LocalPostgres(Path(folder)).prepare_restart()
 
 
 def postgres_answers(url: str) -> None:

@@ -12,7 +12,9 @@ from cluster.processes import is_alive, reap
 from cluster.state import State
 from cluster.supervisor import start_process
 
-SUPERVISOR_WAIT_S = 20.0
+SUPERVISOR_WAIT_S = 30.0
+CHANGE_WAIT_S = 180.0
+"""A leader stops what the new plan changes before it says that it has taken it over."""
 
 
 def apply(layout: Layout, plan: Plan) -> State:
@@ -25,8 +27,9 @@ def apply(layout: Layout, plan: Plan) -> State:
     plan.write(layout.plan)
     layout.stop_request.unlink(missing_ok=True)
     started = None
-    deadline = time.monotonic() + SUPERVISOR_WAIT_S
-    while time.monotonic() < deadline:
+    began = time.monotonic()
+    leads = False
+    while time.monotonic() - began < (CHANGE_WAIT_S if leads else SUPERVISOR_WAIT_S):
         state = read_state(layout)
         leads = state is not None and is_alive(state.leader)
         if state and leads and state.plan == plan.id:

@@ -73,20 +73,29 @@ class Layout:
         return hashlib.sha256(os.fsencode(self.home.resolve())).hexdigest()[:10]
 
     @property
-    def ray_temp(self) -> Path:
-        """Ray's folder. Unix socket paths end near 100 characters, so it cannot lie in a deep home."""
+    def ray_shelter(self) -> Path:
+        """Holds Ray's folder, which Ray itself opens to everybody; this one stays ours alone.
+
+        Unix socket paths end near 100 characters, so it cannot lie in a deep home.
+        """
         base = Path("/tmp") if os.path.isdir("/tmp") else Path(tempfile.gettempdir())  # noqa: S108
         return base / f"aia-{self.owner}"
 
+    @property
+    def ray_temp(self) -> Path:
+        return self.ray_shelter / "r"
+
     def make_ray_temp(self) -> Path:
-        """The folder above, ours alone. Raises ConfigurationError when somebody else made it."""
-        path = self.ray_temp
+        """The folder above. Raises ConfigurationError when somebody else made its shelter."""
+        shelter = self.ray_shelter
         try:
-            path.mkdir(mode=0o700)
+            shelter.mkdir(mode=0o700)
         except FileExistsError:
-            info = path.lstat()
-            if path.is_symlink() or info.st_uid != os.getuid() or info.st_mode & 0o077:
+            info = shelter.lstat()
+            if shelter.is_symlink() or info.st_uid != os.getuid() or info.st_mode & 0o077:
                 raise ConfigurationError(
-                    f"{path} belongs to somebody else or is open to others.", hint="Remove it and try again."
+                    f"{shelter} belongs to somebody else or is open to others.",
+                    hint="Remove it and try again.",
                 ) from None
-        return path
+        self.ray_temp.mkdir(exist_ok=True)
+        return self.ray_temp

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from assistant.errors import ConfigurationError
+from assistant.llm.catalog import Catalog
 from assistant.settings import PREFIX, Settings
 from cluster.files import private_folder, write_private
 from cluster.layout import ROOT, Layout
@@ -52,12 +53,14 @@ class PlanBuilder:
     def __init__(
         self,
         settings: Settings,
+        catalog: Catalog,
         layout: Layout,
         environ: Mapping[str, str],
         state: State | None = None,
         old: Plan | None = None,
     ) -> None:
         self.settings = settings
+        self.catalog = catalog
         self.layout = layout
         self.environ = environ
         self.running = {
@@ -205,7 +208,7 @@ class PlanBuilder:
             start_patience_s=900,
             patience_s=60,
             stop_timeout_s=40,
-            marker=str(self.layout.ray_temp),
+            marker=str(self.layout.ray_shelter),
         )
 
     def _ray_environment(self, env: Mapping[str, str]) -> dict[str, str]:
@@ -227,19 +230,12 @@ class PlanBuilder:
 
     def _key_names(self) -> list[str]:
         """Variables that hold the keys of remote models: a changed key must reach the replicas."""
-        from assistant.llm.catalog import load_catalog
-
-        catalog = load_catalog(self.models_file, self.layout.home)
-        return sorted({spec.api_key_env for spec in catalog.models if spec.api_key_env})
-
-    @property
-    def models_file(self) -> Path:
-        return ROOT / self.settings.llm.models_file
+        return sorted({spec.api_key_env for spec in self.catalog.models if spec.api_key_env})
 
     def _inputs(self) -> str:
         digest = hashlib.sha256()
         config = Path(self.environ.get("AI_ASSISTANT_CONFIG", ROOT / "config.yaml"))
-        for path in (SERVE_CONFIG, self.models_file, config):
+        for path in (SERVE_CONFIG, models_file(self.settings), config):
             digest.update(path.read_bytes() if path.is_file() else b"\0")
         return digest.hexdigest()[:16]
 
@@ -268,6 +264,11 @@ class PlanBuilder:
         """The spec of a local store that runs: asking for its command again would move its port."""
         spec = self.old.get(name)
         return spec if spec is not None and not spec.external and name in self.running else None
+
+
+def models_file(settings: Settings) -> Path:
+    """Where replicas look for it too: they work in the checkout."""
+    return ROOT / settings.llm.models_file
 
 
 def without_password(url: str) -> str:

@@ -47,7 +47,7 @@ def stop_stack(layout: Layout, report: Report | None = None) -> list[Stopped]:
         state.leader = state.standby = None
         with contextlib.suppress(OSError):
             state.write(layout.state)
-        shutil.rmtree(layout.ray_temp, ignore_errors=True)
+        shutil.rmtree(layout.ray_shelter, ignore_errors=True)
         return stopped
     finally:
         owner.release()

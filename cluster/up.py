@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from assistant.errors import AssistantError, ConfigurationError, Unavailable
+from assistant.llm.catalog import Catalog, load_catalog
 from assistant.settings import Settings
 from cluster.files import FileLock, private_folder
 from cluster.launch import apply, read_state
@@ -16,7 +17,7 @@ from cluster.layout import Layout
 from cluster.plan import Plan, ServiceSpec
 from cluster.processes import is_alive
 from cluster.ray_report import RayReport
-from cluster.services import PlanBuilder
+from cluster.services import PlanBuilder, models_file
 from cluster.state import ServiceRecord, State
 
 FREE_BYTES_NEEDED = 500_000_000
@@ -61,6 +62,7 @@ class Up:
         self.environ = environ
         self.progress = progress
         self.steps: list[Step] = []
+        self.plan = Plan(())
         self.began = time.monotonic()
 
     def run(self, timeout_s: float = 1200.0) -> UpResult:
@@ -72,10 +74,10 @@ class Up:
             lock.acquire()
         try:
             with ThreadPoolExecutor(thread_name_prefix="up") as pool:
-                plan = self._plan(pool)
+                plan = self.plan = self._plan(pool)
                 state = apply(self.layout, plan)
                 self._wait(plan, state, pool, time.monotonic() + timeout_s)
-            return UpResult(plan.urls, time.monotonic() - self.began, self.steps)
+            return UpResult(plan.urls, self.seconds, self.steps)
         except OSError as error:
             raise ConfigurationError(
                 f"{self.layout.home} cannot be written: {error.strerror or error}.",
@@ -83,6 +85,11 @@ class Up:
             ) from error
         finally:
             lock.release()
+
+    @property
+    def seconds(self) -> float:
+        """Since this run began."""
+        return time.monotonic() - self.began
 
     def _check_home(self) -> None:
         try:
@@ -103,7 +110,8 @@ class Up:
             )
 
     def _plan(self, pool: ThreadPoolExecutor) -> Plan:
-        weights = pool.submit(self._weights)
+        catalog = load_catalog(models_file(self.settings), self.layout.home)
+        weights = pool.submit(self._weights, catalog)
         cluster = pool.submit(self._initialise_postgres)
         weights.result()
         cluster.result()
@@ -111,25 +119,39 @@ class Up:
             old = Plan.read(self.layout.plan)
         except (FileNotFoundError, ConfigurationError):
             old = None
-        builder = PlanBuilder(self.settings, self.layout, self.environ, read_state(self.layout), old)
+        builder = PlanBuilder(self.settings, catalog, self.layout, self.environ, read_state(self.layout), old)
         plan = builder.build()
         for note in builder.notes:
             self.progress.note(note)
         return plan
 
-    def _weights(self) -> None:
-        from cluster.weights import ensure_embedder, ensure_gguf
+    def _weights(self, catalog: Catalog) -> None:
+        from cluster.weights import GGUF, ensure_embedder, ensure_gguf, ensure_hf
 
         started = time.monotonic()
-        self.progress.working("weights", "checking the built-in models")
+        self.progress.working("weights", "checking the models on disk")
 
         def say(text: str) -> None:
             self.progress.working("weights", text)
 
         if self.settings.embedder.path is None and self.settings.embedder.name == "all-MiniLM-L6-v2":
             ensure_embedder(self.settings.models_dir, say)
-        ensure_gguf(self.settings.models_dir, say)
-        self._done("weights", time.monotonic() - started, "built-in models verified")
+        built_in = self.settings.models_dir / GGUF.folder
+        for spec in catalog.local():
+            if spec.path == built_in:
+                (ensure_hf if spec.engine == "vllm" else ensure_gguf)(self.settings.models_dir, say)
+            elif spec.path is not None and not spec.path.exists():
+                raise ConfigurationError(
+                    f"The weights of model {spec.name} are missing: {spec.path} does not exist.",
+                    hint=f"Put them there, or correct `path` in {models_file(self.settings)}.",
+                )
+        if not self.settings.embedder_path.is_dir():
+            raise ConfigurationError(
+                f"The embedder's folder {self.settings.embedder_path} does not exist.",
+                hint="Put a sentence-transformers folder there, or correct embedder.path in the settings.",
+            )
+        names = [self.settings.embedder.name, *(spec.name for spec in catalog.local())]
+        self.done("weights", time.monotonic() - started, ", ".join(names))
 
     def _initialise_postgres(self) -> None:
         if self.settings.postgres.url is not None:
@@ -141,7 +163,7 @@ class Up:
         fresh = not (server.data / "PG_VERSION").is_file()
         server.ensure_initialised()
         if fresh:
-            self._done("database", time.monotonic() - started, "new Postgres cluster made")
+            self.done("database", time.monotonic() - started, "new Postgres cluster made")
 
     def _wait(self, plan: Plan, state: State, pool: ThreadPoolExecutor, deadline: float) -> None:
         waiting = {spec.name: spec for spec in plan.services}
@@ -184,12 +206,12 @@ class Up:
 
     def _report(self, record: ServiceRecord, already: bool) -> None:
         if record.external:
-            self._done(record.name, 0.0, f"used as given: {record.url}")
+            self.done(record.name, 0.0, f"used as given: {record.url}")
         elif already:
             since = time.time() - (record.started_at or time.time())
-            self._done(record.name, 0.0, f"already running for {_duration(since)}: {record.url}")
+            self.done(record.name, 0.0, f"already running for {_duration(since)}: {record.url}")
         else:
-            self._done(record.name, time.time() - (record.started_at or time.time()), record.url)
+            self.done(record.name, time.time() - (record.started_at or time.time()), record.url)
 
     def _refuse_failure(self, spec: ServiceSpec, record: ServiceRecord) -> None:
         if record.external:
@@ -231,7 +253,7 @@ class Up:
             LocalPostgres(self.layout.home / "postgres").ensure_database()
         applied = asyncio.run(migrate(plan.env["DATABASE_URL"]))
         detail = f"{len(applied)} applied" if applied else "up to date"
-        self._done("migrations", time.monotonic() - started, detail)
+        self.done("migrations", time.monotonic() - started, detail)
 
     def _experiment(self, plan: Plan) -> None:
         from cluster.mlflow_experiment import ensure_experiment
@@ -246,9 +268,9 @@ class Up:
             # Nothing that people use today needs it; evaluations make it themselves when it is absent.
             self.progress.note(str(error))
             return
-        self._done("experiment", time.monotonic() - started, f"{name} {'made' if made else 'exists'}")
+        self.done("experiment", time.monotonic() - started, f"{name} {'made' if made else 'exists'}")
 
-    def _done(self, step: str, seconds: float, detail: str) -> None:
+    def done(self, step: str, seconds: float, detail: str) -> None:
         self.steps.append(Step(step, round(seconds, 2), detail))
         self.progress.done(step, seconds, detail)
 

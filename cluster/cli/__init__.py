@@ -1,0 +1,5 @@
+"""The `ai-assistant` command."""
+
+from cluster.cli.app import main
+
+__all__ = ["main"]

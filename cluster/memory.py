@@ -1,0 +1,57 @@
+"""Memory of the stack's processes, by service."""
+
+from dataclasses import dataclass
+
+import psutil
+
+from cluster.plan import Plan
+from cluster.processes import Identity, members
+from cluster.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """`rss` counts shared pages in every process that has them; `pss` shares them out (Linux only)."""
+
+    processes: int
+    rss: int
+    pss: int | None
+
+
+def stack_memory(state: State, plan: Plan | None, *, exact: bool = False) -> dict[str, Memory]:
+    """Service name → memory; supervisors too. `exact` reads PSS, which costs milliseconds per process."""
+    markers = {spec.name: spec.marker for spec in plan.services} if plan else {}
+    groups: dict[str, list[psutil.Process]] = {}
+    for name, record in state.services.items():
+        if record.process is not None:
+            groups[name] = members(record.process, markers.get(name, ""))
+            if name == "postgres":
+                groups[name] += _descendants(record.process, groups[name])
+    groups["supervisor"] = members(state.leader) + members(state.standby)
+    return {name: _sum(processes, exact) for name, processes in groups.items()}
+
+
+def _descendants(identity: Identity, known: list[psutil.Process]) -> list[psutil.Process]:
+    """Postgres gives every backend a session of its own."""
+    try:
+        children = psutil.Process(identity.pid).children(recursive=True)
+    except psutil.Error:
+        return []
+    pids = {process.pid for process in known}
+    return [child for child in children if child.pid not in pids]
+
+
+def _sum(processes: list[psutil.Process], exact: bool) -> Memory:
+    count, rss = 0, 0
+    pss: int | None = 0 if exact else None
+    for process in processes:
+        try:
+            info = process.memory_full_info() if exact else process.memory_info()
+        except psutil.Error:
+            continue
+        count += 1
+        rss += info.rss
+        if pss is not None:
+            own = getattr(info, "pss", None)
+            pss = pss + own if own is not None else None
+    return Memory(count, rss, pss)
