@@ -109,7 +109,8 @@ async function problemOf(response) {
     // A proxy in front may answer in HTML.
   }
   // Under /v1 errors may come in OpenAI's envelope.
-  const problem = body.error && typeof body.error === "object" ? { detail: body.error.message, ...body.error } : body;
+  const problem =
+    body.error && typeof body.error === "object" ? { detail: body.error.message, ...body.error } : body;
   return new ApiError({
     detail: `The server answered ${response.status} ${response.statusText}.`,
     retryable: response.status >= 500 || response.status === 429,
@@ -161,7 +162,7 @@ export function listOf(body) {
  * The events of a `text/event-stream` body, per the HTML standard: any line ending, comments ignored, an
  * unfinished event at the end dropped.
  *
- * @param {ReadableStream<Uint8Array>} body
+ * @param {ReadableStream<any>} body
  * @returns {AsyncGenerator<ServerEvent>}
  */
 export async function* readEvents(body) {

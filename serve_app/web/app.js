@@ -24,7 +24,13 @@ import { searchView } from "./views/search.js";
  */
 
 /** @type {Record<string, () => View>} */
-const MAKERS = { ask: askView, search: searchView, rfc: rfcView, "rfc/": rfcDocumentView, health: healthView };
+const MAKERS = {
+  ask: askView,
+  search: searchView,
+  rfc: rfcView,
+  "rfc/": rfcDocumentView,
+  health: healthView,
+};
 /** @type {Map<string, View>} */
 const views = new Map();
 const main = byId("main");
@@ -80,7 +86,9 @@ function display(to) {
   if (matchMedia("(pointer: fine)").matches) view.focus();
 }
 
-const isDark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+const isDark = () =>
+  (document.documentElement.dataset.theme ??
+    (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
 
 function drawTheme() {
   const dark = isDark();
@@ -119,13 +127,42 @@ function showShortcuts() {
   const dialog = byId("shortcuts");
   replace(
     dialog,
-    h("div", { class: "modal-head" }, h("h2", { id: "shortcuts-title" }, "Keyboard shortcuts"), h("button", { class: "ghost square", type: "button", "aria-label": "Close", onclick: () => dialog.close() }, icon("close"))),
-    h("dl", { class: "keys" }, SHORTCUTS.map(([keys, what]) => h("div", {}, h("dt", {}, what), h("dd", {}, keys.split(" ").map((key) => h("kbd", {}, key)))))),
+    h(
+      "div",
+      { class: "modal-head" },
+      h("h2", { id: "shortcuts-title" }, "Keyboard shortcuts"),
+      h(
+        "button",
+        { class: "ghost square", type: "button", "aria-label": "Close", onclick: () => dialog.close() },
+        icon("close"),
+      ),
+    ),
+    h(
+      "dl",
+      { class: "keys" },
+      SHORTCUTS.map(([keys, what]) =>
+        h(
+          "div",
+          {},
+          h("dt", {}, what),
+          h(
+            "dd",
+            {},
+            keys.split(" ").map((key) => h("kbd", {}, key)),
+          ),
+        ),
+      ),
+    ),
   );
   dialog.showModal();
 }
 
-const PLACES = /** @type {Record<string, string>} */ ({ a: "#/ask", s: "#/search", r: "#/rfc", h: "#/health" });
+const PLACES = /** @type {Record<string, string>} */ ({
+  a: "#/ask",
+  s: "#/search",
+  r: "#/rfc",
+  h: "#/health",
+});
 let afterG = false;
 
 /** @param {KeyboardEvent} event */
@@ -153,12 +190,18 @@ function goSearch() {
 subscribe(({ report, error }) => {
   const state = error ? "bad" : tone(report.status);
   byId("pill").dataset.state = state;
-  byId("pill-text").textContent = error ? "Not reachable" : { good: "All systems work", middle: "Limited", bad: "Trouble" }[state];
+  byId("pill-text").textContent = error
+    ? "Not reachable"
+    : { good: "All systems work", middle: "Limited", bad: "Trouble" }[state];
 });
 
-for (const element of document.querySelectorAll("[data-icon]")) element.prepend(icon(element.getAttribute("data-icon") ?? ""));
+for (const element of document.querySelectorAll("[data-icon]"))
+  element.prepend(icon(element.getAttribute("data-icon") ?? ""));
 for (const dialog of document.querySelectorAll("dialog.modal")) {
-  dialog.addEventListener("click", (event) => event.target === dialog && /** @type {HTMLDialogElement} */ (dialog).close());
+  dialog.addEventListener(
+    "click",
+    (event) => event.target === dialog && /** @type {HTMLDialogElement} */ (dialog).close(),
+  );
 }
 byId("theme").addEventListener("click", toggleTheme);
 byId("help").addEventListener("click", showShortcuts);

@@ -25,7 +25,12 @@ export function sourceList(citations) {
           {},
           h(
             "button",
-            { class: "source", type: "button", "data-marker": c.marker, onclick: () => openCitation(citations, c.marker) },
+            {
+              class: "source",
+              type: "button",
+              "data-marker": c.marker,
+              onclick: () => openCitation(citations, c.marker),
+            },
             h("span", { class: "source-marker" }, c.marker),
             h(
               "span",

@@ -26,23 +26,27 @@ async function copy(text) {
  */
 export function copyButton(text, label, { visible = false } = {}) {
   const face = () => [icon("copy"), visible && label];
-  const button = h("button", {
-    class: visible ? "button small" : "ghost square small",
-    type: "button",
-    title: visible ? null : label,
-    "aria-label": label,
-    onclick: async () => {
-      try {
-        await copy(text());
-        replace(button, icon("check"), visible && "Copied");
-        announce("Copied");
-      } catch {
-        replace(button, icon("alert"), visible && "Not allowed");
-        announce("The browser did not allow copying");
-      }
-      setTimeout(() => replace(button, face()), 1500);
+  const button = h(
+    "button",
+    {
+      class: visible ? "button small" : "ghost square small",
+      type: "button",
+      title: visible ? null : label,
+      "aria-label": label,
+      onclick: async () => {
+        try {
+          await copy(text());
+          replace(button, icon("check"), visible && "Copied");
+          announce("Copied");
+        } catch {
+          replace(button, icon("alert"), visible && "Not allowed");
+          announce("The browser did not allow copying");
+        }
+        setTimeout(() => replace(button, face()), 1500);
+      },
     },
-  }, face());
+    face(),
+  );
   return button;
 }
 

@@ -12,7 +12,12 @@ export function duration(ms) {
 
 /** @param {number} seconds */
 export function span(seconds) {
-  const units = /** @type {[string, number][]} */ ([["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]);
+  const units = /** @type {[string, number][]} */ ([
+    ["d", 86400],
+    ["h", 3600],
+    ["min", 60],
+    ["s", 1],
+  ]);
   const from = units.findIndex(([, size]) => seconds >= size);
   if (from < 0) return "0 s";
   const parts = [];

@@ -33,7 +33,12 @@ export function openPassage(chunk, ranges) {
  */
 export function openCitation(citations, marker) {
   siblings = citations.map((c) => ({ chunk: c.chunk_id, quote: c.quote, label: `Citation ${c.marker}` }));
-  return open(Math.max(0, citations.findIndex((c) => c.marker === marker)));
+  return open(
+    Math.max(
+      0,
+      citations.findIndex((c) => c.marker === marker),
+    ),
+  );
 }
 
 /**
@@ -76,7 +81,9 @@ function frame(content) {
       },
       icon(name),
     );
-  const focused = drawer.contains(document.activeElement) ? document.activeElement?.getAttribute("aria-label") : null;
+  const focused = drawer.contains(document.activeElement)
+    ? document.activeElement?.getAttribute("aria-label")
+    : null;
   replace(
     drawer,
     h(
@@ -85,11 +92,24 @@ function frame(content) {
       h("span", { class: "drawer-label" }, siblings[position].label),
       siblings.length > 1 && step(-1, "Previous citation", "left"),
       siblings.length > 1 && step(1, "Next citation", "right"),
-      h("button", { class: "ghost square", type: "button", "aria-label": "Close", title: "Close (Esc)", onclick: () => drawer.close() }, icon("close")),
+      h(
+        "button",
+        {
+          class: "ghost square",
+          type: "button",
+          "aria-label": "Close",
+          title: "Close (Esc)",
+          onclick: () => drawer.close(),
+        },
+        icon("close"),
+      ),
     ),
     content,
   );
-  if (focused) /** @type {HTMLElement | null} */ (drawer.querySelector(`[aria-label="${focused}"]:not(:disabled)`))?.focus();
+  if (focused)
+    /** @type {HTMLElement | null} */ (
+      drawer.querySelector(`[aria-label="${focused}"]:not(:disabled)`)
+    )?.focus();
 }
 
 /**
@@ -119,7 +139,12 @@ function show({ hit, before, after }, quote, ranges) {
         "p",
         { class: "drawer-actions" },
         address
-          ? h("a", { class: "button small", href: address, target: "_blank", rel: "noopener noreferrer" }, icon("link"), "Open the source")
+          ? h(
+              "a",
+              { class: "button small", href: address, target: "_blank", rel: "noopener noreferrer" },
+              icon("link"),
+              "Open the source",
+            )
           : h("code", { class: "where" }, hit.url || hit.external_id),
         copyButton(() => hit.text, "Copy the passage", { visible: true }),
       ),
@@ -127,7 +152,11 @@ function show({ hit, before, after }, quote, ranges) {
         "div",
         { class: "passage-text" },
         around(before),
-        h("blockquote", { class: "passage-exact", "aria-label": "The passage" }, highlighted(hit.text, ranges ?? quoteRange(hit.text, quote))),
+        h(
+          "blockquote",
+          { class: "passage-exact", "aria-label": "The passage" },
+          highlighted(hit.text, ranges ?? quoteRange(hit.text, quote)),
+        ),
         around(after),
       ),
     ),

@@ -23,12 +23,17 @@ export function problemPanel(error, retry) {
       h("p", { class: "problem-detail" }, problem.message),
       problem.hint && h("p", { class: "problem-hint" }, problem.hint),
       problem.causes.length > 0 &&
-        h("ul", { class: "problem-causes" }, problem.causes.map((cause) => h("li", {}, causeText(cause)))),
+        h(
+          "ul",
+          { class: "problem-causes" },
+          problem.causes.map((cause) => h("li", {}, causeText(cause))),
+        ),
       problem.status === 401 && keyForm(retry),
       h(
         "div",
         { class: "problem-foot" },
-        retry && h("button", { class: "button small", type: "button", onclick: retry }, icon("retry"), "Try again"),
+        retry &&
+          h("button", { class: "button small", type: "button", onclick: retry }, icon("retry"), "Try again"),
         problem.requestId && h("span", { class: "request-id" }, "Request ", h("code", {}, problem.requestId)),
         problem.requestId && copyButton(() => problem.requestId, "Copy request id"),
       ),
@@ -42,7 +47,13 @@ const causeText = (cause) =>
 
 /** @param {(() => void) | undefined} retry */
 function keyForm(retry) {
-  const input = h("input", { type: "password", class: "input", "aria-label": "API key", autocomplete: "off", placeholder: "API key" });
+  const input = h("input", {
+    type: "password",
+    class: "input",
+    "aria-label": "API key",
+    autocomplete: "off",
+    placeholder: "API key",
+  });
   /** @param {Event} event */
   const use = (event) => {
     event.preventDefault();
@@ -50,5 +61,10 @@ function keyForm(retry) {
     if (retry) retry();
     else location.reload();
   };
-  return h("form", { class: "key-form", onsubmit: use }, input, h("button", { class: "button small primary" }, "Use key"));
+  return h(
+    "form",
+    { class: "key-form", onsubmit: use },
+    input,
+    h("button", { class: "button small primary" }, "Use key"),
+  );
 }

@@ -123,7 +123,9 @@ HOSTILE = _hit(
 HITS = (VOLUME, RESIZE, REBALANCE, RETENTION, PLAYBOOK)
 ALL_HITS = {hit.chunk_id: hit for hit in (*HITS, HOSTILE)}
 
-BEFORE = "Check how the usage grew over the last days, and whether snapshots or automatic retention are set up."
+BEFORE = (
+    "Check how the usage grew over the last days, and whether snapshots or automatic retention are set up."
+)
 AFTER = "Tell the owner of the service what was deleted, and write down until when the space will last."
 
 ANSWER = """Start with the cheapest step and go on only when it is not enough:

@@ -36,19 +36,49 @@ export function askView() {
     enterkeyhint: "send",
     oninput: grow,
   });
-  const picker = h("select", { class: "picker", "aria-label": "Model", onchange: () => chosenModel.set(picker.value) }, h("option", { value: ASSISTANT }, ASSISTANT));
-  const submit = h("button", { class: "send", type: "submit", "aria-label": "Send", title: "Send (Enter)" }, icon("send"));
-  const renewButton = h("button", { class: "button small", type: "button", title: "New conversation (n)", onclick: renew }, icon("plus"), "New");
+  const picker = h(
+    "select",
+    { class: "picker", "aria-label": "Model", onchange: () => chosenModel.set(picker.value) },
+    h("option", { value: ASSISTANT }, ASSISTANT),
+  );
+  const submit = h(
+    "button",
+    { class: "send", type: "submit", "aria-label": "Send", title: "Send (Enter)" },
+    icon("send"),
+  );
+  const renewButton = h(
+    "button",
+    { class: "button small", type: "button", title: "New conversation (n)", onclick: renew },
+    icon("plus"),
+    "New",
+  );
   const composer = h(
     "form",
-    { class: "composer", onsubmit: (/** @type {Event} */ e) => { e.preventDefault(); streaming ? stop() : ask(input.value.trim()); } },
+    {
+      class: "composer",
+      onsubmit: (/** @type {Event} */ e) => {
+        e.preventDefault();
+        streaming ? stop() : ask(input.value.trim());
+      },
+    },
     input,
-    h("div", { class: "composer-foot" }, picker, h("span", { class: "composer-hint" }, "Enter sends, Shift Enter breaks the line"), submit),
+    h(
+      "div",
+      { class: "composer-foot" },
+      picker,
+      h("span", { class: "composer-hint" }, "Enter sends, Shift Enter breaks the line"),
+      submit,
+    ),
   );
   const element = h(
     "section",
     { class: "view view-ask" },
-    h("header", { class: "view-head with-tools" }, h("h1", {}, "Ask"), h("div", { class: "tools" }, renewButton)),
+    h(
+      "header",
+      { class: "view-head with-tools" },
+      h("h1", {}, "Ask"),
+      h("div", { class: "tools" }, renewButton),
+    ),
     log,
     h("div", { class: "composer-dock" }, composer),
   );
@@ -80,8 +110,18 @@ export function askView() {
         { class: "welcome" },
         icon("spark"),
         h("h2", {}, "What would you like to know?"),
-        h("p", { class: "muted" }, "Answers come from the documents that you may read. Every claim carries a number that opens the exact passage."),
-        h("div", { class: "examples" }, EXAMPLES.map((q) => h("button", { class: "example", type: "button", onclick: () => ask(q) }, icon("ask"), q))),
+        h(
+          "p",
+          { class: "muted" },
+          "Answers come from the documents that you may read. Every claim carries a number that opens the exact passage.",
+        ),
+        h(
+          "div",
+          { class: "examples" },
+          EXAMPLES.map((q) =>
+            h("button", { class: "example", type: "button", onclick: () => ask(q) }, icon("ask"), q),
+          ),
+        ),
       ),
     );
   }
@@ -105,7 +145,11 @@ export function askView() {
     if (!turns.length) log.replaceChildren();
     input.value = "";
     grow();
-    const exchange = h("article", { class: "exchange" }, h("div", { class: "question" }, h("span", { class: "unseen" }, "You asked: "), question));
+    const exchange = h(
+      "article",
+      { class: "exchange" },
+      h("div", { class: "question" }, h("span", { class: "unseen" }, "You asked: "), question),
+    );
     log.append(exchange);
     answer(question, exchange);
   }
@@ -116,7 +160,11 @@ export function askView() {
    */
   async function answer(question, exchange) {
     const asked = /** @type {Turn} */ ({ role: "user", content: question });
-    const text = h("div", { class: "answer-text streaming" }, h("span", { class: "thinking" }, "Reading the sources…"));
+    const text = h(
+      "div",
+      { class: "answer-text streaming" },
+      h("span", { class: "thinking" }, "Reading the sources…"),
+    );
     const body = h("div", { class: "answer", "aria-busy": "true" }, text);
     exchange.querySelector(".answer")?.remove();
     exchange.append(body);
@@ -127,11 +175,20 @@ export function askView() {
     streaming = control;
     setBusy(true);
     const started = performance.now();
-    const seen = { text: "", model: picker.value, first: 0, usage: /** @type {any} */ (null), assistant: /** @type {any} */ (null) };
+    const seen = {
+      text: "",
+      model: picker.value,
+      first: 0,
+      usage: /** @type {any} */ (null),
+      assistant: /** @type {any} */ (null),
+    };
     /** @type {unknown} */
     let failure = null;
     try {
-      for await (const chunk of streamChat({ model: picker.value, messages: [...turns, asked] }, control.signal)) {
+      for await (const chunk of streamChat(
+        { model: picker.value, messages: [...turns, asked] },
+        control.signal,
+      )) {
         seen.model = chunk.model ?? seen.model;
         seen.usage = chunk.usage ?? seen.usage;
         seen.assistant = chunk.assistant ?? seen.assistant;
@@ -160,9 +217,19 @@ export function askView() {
     const follow = atEnd();
     if (!seen.text) text.replaceChildren();
     if (seen.assistant?.html && !failure) settle(text, seen.assistant);
-    if (stopped) body.append(h("p", { class: "muted" }, seen.text ? "Stopped." : "Stopped before the first word."));
+    if (stopped)
+      body.append(h("p", { class: "muted" }, seen.text ? "Stopped." : "Stopped before the first word."));
     else if (failure) body.append(problemPanel(failure, () => answer(question, exchange)));
-    if (!failure) body.append(h("div", { class: "answer-foot" }, labels(seen.assistant), figures(seen, performance.now() - started), copyButton(() => seen.text, "Copy the answer")));
+    if (!failure)
+      body.append(
+        h(
+          "div",
+          { class: "answer-foot" },
+          labels(seen.assistant),
+          figures(seen, performance.now() - started),
+          copyButton(() => seen.text, "Copy the answer"),
+        ),
+      );
     const citations = seen.assistant?.citations ?? [];
     if (!failure && citations.length) body.append(/** @type {HTMLElement} */ (sourceList(citations)));
     if (follow && !citations.length) toEnd();
@@ -179,7 +246,12 @@ export function askView() {
     try {
       const ids = /** @type {string[]} */ (listOf(await json("v1/models")).map((m) => m.id));
       const wanted = chosenModel.get() ?? ASSISTANT;
-      replace(picker, [...new Set([ASSISTANT, ...ids])].map((id) => h("option", { value: id, selected: id === wanted }, id)));
+      replace(
+        picker,
+        [...new Set([ASSISTANT, ...ids])].map((id) =>
+          h("option", { value: id, selected: id === wanted }, id),
+        ),
+      );
       modelsKnown = true;
     } catch {
       // The assistant itself can be asked; what is wrong shows with the answer.
@@ -219,7 +291,16 @@ function labels(assistant) {
   if (!assistant) return null;
   return [
     assistant.grounded === false && h("span", { class: "label warn" }, "Not grounded in your sources"),
-    assistant.extractive && h("span", { class: "label", title: "The model is small, so the answer is put together from sentences of the sources, word for word." }, "Extractive: quoted from the sources"),
+    assistant.extractive &&
+      h(
+        "span",
+        {
+          class: "label",
+          title:
+            "The model is small, so the answer is put together from sentences of the sources, word for word.",
+        },
+        "Extractive: quoted from the sources",
+      ),
   ];
 }
 

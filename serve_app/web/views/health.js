@@ -16,7 +16,11 @@ const VERDICT = { good: "All systems work", middle: "Working, with limits", bad:
 
 /** @returns {import("../app.js").View} */
 export function healthView() {
-  const body = h("div", { class: "health" }, h("div", { class: "skeleton", "aria-hidden": "true" }, h("i"), h("i")));
+  const body = h(
+    "div",
+    { class: "health" },
+    h("div", { class: "skeleton", "aria-hidden": "true" }, h("i"), h("i")),
+  );
   const updated = h("span", { class: "muted number" });
   const element = h(
     "section",
@@ -25,14 +29,29 @@ export function healthView() {
       "header",
       { class: "view-head with-tools" },
       h("h1", {}, "Health"),
-      h("div", { class: "tools" }, updated, h("button", { class: "button small", type: "button", onclick: () => refresh() }, icon("retry"), "Refresh")),
+      h(
+        "div",
+        { class: "tools" },
+        updated,
+        h(
+          "button",
+          { class: "button small", type: "button", onclick: () => refresh() },
+          icon("retry"),
+          "Refresh",
+        ),
+      ),
     ),
     body,
   );
 
   subscribe(({ report, error, at }) => {
     updated.textContent = at ? `Updated ${at.toLocaleTimeString("en-GB")}` : "";
-    if (error) replace(body, problemPanel(error, () => refresh()), report && h("div", { class: "stale" }, drawn(report)));
+    if (error)
+      replace(
+        body,
+        problemPanel(error, () => refresh()),
+        report && h("div", { class: "stale" }, drawn(report)),
+      );
     else if (report) replace(body, drawn(report));
   });
 
@@ -56,11 +75,31 @@ function drawn(report) {
       { class: `verdict ${state}` },
       h("span", { class: "dot" }),
       h("strong", {}, VERDICT[state]),
-      h("span", { class: "muted" }, `version ${report.version}`, report.uptime_s !== undefined && ` · up ${span(report.uptime_s)}`),
+      h(
+        "span",
+        { class: "muted" },
+        `version ${report.version}`,
+        report.uptime_s !== undefined && ` · up ${span(report.uptime_s)}`,
+      ),
     ),
-    h("div", { class: "figures" }, Object.entries(report.counts ?? {}).map(([name, value]) => h("div", { class: "figure" }, h("span", { class: "figure-value number" }, count(/** @type {number} */ (value))), h("span", { class: "figure-name" }, words(name))))),
+    h(
+      "div",
+      { class: "figures" },
+      Object.entries(report.counts ?? {}).map(([name, value]) =>
+        h(
+          "div",
+          { class: "figure" },
+          h("span", { class: "figure-value number" }, count(/** @type {number} */ (value))),
+          h("span", { class: "figure-name" }, words(name)),
+        ),
+      ),
+    ),
     h("h2", {}, "Dependencies"),
-    h("ul", { class: "checks" }, checks.map(([name, check]) => line(name, check))),
+    h(
+      "ul",
+      { class: "checks" },
+      checks.map(([name, check]) => line(name, check)),
+    ),
     models.length > 0 && h("h2", {}, "Models"),
     models.length > 0 && h("ul", { class: "checks" }, models.map(modelLine)),
   ];
@@ -81,8 +120,13 @@ function line(name, check) {
 
 /** @param {any} model */
 function modelLine(model) {
-  if (typeof model === "string") return h("li", { class: "check" }, h("span", { class: "check-name" }, model));
-  const details = [model.engine, model.context_tokens && `${count(model.context_tokens)} tokens of context`, model.detail];
+  if (typeof model === "string")
+    return h("li", { class: "check" }, h("span", { class: "check-name" }, model));
+  const details = [
+    model.engine,
+    model.context_tokens && `${count(model.context_tokens)} tokens of context`,
+    model.detail,
+  ];
   const state = model.state ?? "";
   return h(
     "li",

@@ -21,9 +21,36 @@ export function rfcView() {
   let key = newKey();
   let sending = false;
 
-  const title = h("input", { class: "input", id: "rfc-title", required: true, maxlength: 500, autocomplete: "off", placeholder: "What is proposed, in one line", oninput: edited });
-  const brief = h("textarea", { class: "input", id: "rfc-brief", required: true, rows: 8, placeholder: "The problem, who has it, what you want to reach and what you do not want to touch. Facts you give here are used as they are.", oninput: edited });
-  const template = h("select", { class: "input", id: "rfc-template", onchange: () => { edited(); drawTemplate(); } }, h("option", { value: "new_feature" }, "New feature"));
+  const title = h("input", {
+    class: "input",
+    id: "rfc-title",
+    required: true,
+    maxlength: 500,
+    autocomplete: "off",
+    placeholder: "What is proposed, in one line",
+    oninput: edited,
+  });
+  const brief = h("textarea", {
+    class: "input",
+    id: "rfc-brief",
+    required: true,
+    rows: 8,
+    placeholder:
+      "The problem, who has it, what you want to reach and what you do not want to touch. Facts you give here are used as they are.",
+    oninput: edited,
+  });
+  const template = h(
+    "select",
+    {
+      class: "input",
+      id: "rfc-template",
+      onchange: () => {
+        edited();
+        drawTemplate();
+      },
+    },
+    h("option", { value: "new_feature" }, "New feature"),
+  );
   const about = h("p", { class: "field-hint", id: "rfc-template-about" });
   template.setAttribute("aria-describedby", about.id);
   const send = h("button", { class: "button primary", type: "submit" }, "Draft the RFC");
@@ -31,12 +58,24 @@ export function rfcView() {
   const example = h("button", { class: "button", type: "button", onclick: useExample }, "Fill in an example");
   const form = h(
     "form",
-    { class: "card form", onsubmit: (/** @type {Event} */ e) => { e.preventDefault(); create(); } },
+    {
+      class: "card form",
+      onsubmit: (/** @type {Event} */ e) => {
+        e.preventDefault();
+        create();
+      },
+    },
     h("div", { class: "field" }, h("label", { for: title.id }, "Title"), title),
     h("div", { class: "field" }, h("label", { for: brief.id }, "Brief"), brief),
     h("div", { class: "field" }, h("label", { for: template.id }, "Template"), template, about),
     trouble,
-    h("div", { class: "form-foot" }, send, example, h("span", { class: "composer-hint" }, "Ctrl Enter drafts")),
+    h(
+      "div",
+      { class: "form-foot" },
+      send,
+      example,
+      h("span", { class: "composer-hint" }, "Ctrl Enter drafts"),
+    ),
   );
   form.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
@@ -48,8 +87,27 @@ export function rfcView() {
   const element = h(
     "section",
     { class: "view view-rfc" },
-    h("header", { class: "view-head" }, h("h1", {}, "Draft an RFC"), h("p", { class: "muted" }, "A first draft from your brief and your own documents. What nobody has written down yet is marked as an open question, never invented.")),
-    h("div", { class: "rfc-columns" }, form, h("aside", { "aria-labelledby": "earlier-title" }, h("h2", { id: "earlier-title" }, "Earlier drafts"), earlier)),
+    h(
+      "header",
+      { class: "view-head" },
+      h("h1", {}, "Draft an RFC"),
+      h(
+        "p",
+        { class: "muted" },
+        "A first draft from your brief and your own documents. What nobody has written down yet is marked as an open question, never invented.",
+      ),
+    ),
+    h(
+      "div",
+      { class: "rfc-columns" },
+      form,
+      h(
+        "aside",
+        { "aria-labelledby": "earlier-title" },
+        h("h2", { id: "earlier-title" }, "Earlier drafts"),
+        earlier,
+      ),
+    ),
   );
 
   /** The same content sent twice must not become two documents; another content must. */
@@ -95,7 +153,12 @@ export function rfcView() {
     try {
       templates = listOf(await json("api/v1/rfc/templates"));
       const chosen = template.value;
-      replace(template, templates.map((t) => h("option", { value: t.name, selected: t.name === chosen }, t.title ?? words(t.name))));
+      replace(
+        template,
+        templates.map((t) =>
+          h("option", { value: t.name, selected: t.name === chosen }, t.title ?? words(t.name)),
+        ),
+      );
       drawTemplate();
     } catch {
       // The default template is in the list already.
@@ -105,7 +168,16 @@ export function rfcView() {
   async function loadEarlier() {
     try {
       const items = listOf(await json("api/v1/rfc?limit=20"));
-      replace(earlier, items.length ? h("ul", { class: "drafts" }, items.map(draftLine)) : h("p", { class: "muted" }, "Nothing drafted yet. A draft takes some seconds to some minutes, and goes on when you close this page."));
+      replace(
+        earlier,
+        items.length
+          ? h("ul", { class: "drafts" }, items.map(draftLine))
+          : h(
+              "p",
+              { class: "muted" },
+              "Nothing drafted yet. A draft takes some seconds to some minutes, and goes on when you close this page.",
+            ),
+      );
     } catch (error) {
       replace(earlier, problemPanel(error, loadEarlier));
     }
@@ -134,18 +206,35 @@ const draftLine = (rfc) =>
       { class: "draft", href: `#/rfc/${rfc.id}` },
       icon("rfc"),
       h("span", { class: "draft-title" }, rfc.title),
-      h("span", { class: "draft-meta" }, statusLabel(rfc.status), h("time", { datetime: rfc.created_at, title: date(rfc.created_at) }, ago(rfc.created_at))),
+      h(
+        "span",
+        { class: "draft-meta" },
+        statusLabel(rfc.status),
+        h("time", { datetime: rfc.created_at, title: date(rfc.created_at) }, ago(rfc.created_at)),
+      ),
     ),
   );
 
 /** @param {string} status */
 export function statusLabel(status) {
-  const tones = /** @type {Record<string, string>} */ ({ done: "good", failed: "bad", cancelled: "", queued: "info", running: "info" });
-  const names = /** @type {Record<string, string>} */ ({ done: "Ready", running: "Writing", queued: "Waiting" });
+  const tones = /** @type {Record<string, string>} */ ({
+    done: "good",
+    failed: "bad",
+    cancelled: "",
+    queued: "info",
+    running: "info",
+  });
+  const names = /** @type {Record<string, string>} */ ({
+    done: "Ready",
+    running: "Writing",
+    queued: "Waiting",
+  });
   return h("span", { class: `label ${tones[status] ?? ""}` }, names[status] ?? words(status));
 }
 
 /** Random, also where `crypto.randomUUID` is missing because the page came over plain http. */
 function newKey() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join(
+    "",
+  );
 }

@@ -38,10 +38,23 @@ export function rfcDocumentView() {
   const head = h("header", { class: "view-head" });
   const notice = h("div", {});
   const rail = h("ol", { class: "stages", "aria-label": "Stages" });
+  const progressTitle = h("summary", {});
+  const progress = h("details", { class: "progress", open: true }, progressTitle, rail);
   const contents = h("nav", { class: "contents", "aria-label": "Contents", hidden: true });
   const paper = h("article", { class: "paper", "aria-label": "Document" });
   const sources = h("div", {});
-  const element = h("section", { class: "view view-document" }, head, notice, h("div", { class: "document-columns" }, h("div", { class: "document-main" }, paper, sources), h("aside", { class: "rail" }, rail, contents)));
+  const element = h(
+    "section",
+    { class: "view view-document" },
+    head,
+    notice,
+    h(
+      "div",
+      { class: "document-columns" },
+      h("div", { class: "document-main" }, paper, sources),
+      h("aside", { class: "rail" }, progress, contents),
+    ),
+  );
 
   /** @param {string} id */
   async function load(id) {
@@ -51,7 +64,8 @@ export function rfcDocumentView() {
     stages = new Map(STAGES.map((stage) => [stage, { status: "waiting" }]));
     sections = new Map();
     rfc = null;
-    for (const part of [head, notice, paper, sources, rail]) part.replaceChildren();
+    for (const part of [head, notice, paper, sources, rail, progressTitle]) part.replaceChildren();
+    progress.open = true;
     contents.hidden = true;
     paper.append(h("div", { class: "skeleton", "aria-hidden": "true" }, h("i"), h("i"), h("i")));
     try {
@@ -63,7 +77,10 @@ export function rfcDocumentView() {
     } catch (error) {
       if (isAbort(error) || signal.aborted) return;
       if (!rfc) paper.replaceChildren();
-      replace(notice, problemPanel(error, () => load(id)));
+      replace(
+        notice,
+        problemPanel(error, () => load(id)),
+      );
     }
   }
 
@@ -72,7 +89,10 @@ export function rfcDocumentView() {
    * @param {AbortSignal} signal
    */
   async function watch(id, signal) {
-    replace(paper, h("p", { class: "paper-wait" }, "The first sections appear here as soon as they are written."));
+    replace(
+      paper,
+      h("p", { class: "paper-wait" }, "The first sections appear here as soon as they are written."),
+    );
     drawRail();
     const clock = setInterval(drawRail, 500);
     /** @type {any} */
@@ -96,7 +116,14 @@ export function rfcDocumentView() {
             return !LIVE.has(rfc.status);
           } catch (error) {
             if (signal.aborted) throw error;
-            replace(notice, h("p", { class: "banner", role: "status" }, "Connection lost. Trying again; the draft goes on meanwhile."));
+            replace(
+              notice,
+              h(
+                "p",
+                { class: "banner", role: "status" },
+                "Connection lost. Trying again; the draft goes on meanwhile.",
+              ),
+            );
             return false;
           }
         },
@@ -113,7 +140,8 @@ export function rfcDocumentView() {
 
   /** @param {any[]} known */
   function takeStages(known) {
-    for (const { stage, status, duration_ms } of known) stages.set(stage, { ...stages.get(stage), status, duration_ms });
+    for (const { stage, status, duration_ms } of known)
+      stages.set(stage, { ...stages.get(stage), status, duration_ms });
   }
 
   /** @param {any} event */
@@ -130,16 +158,28 @@ export function rfcDocumentView() {
 
   function drawRail() {
     const over = rfc && !LIVE.has(rfc.status);
+    const done = [...stages.values()].filter((stage) => stage.status === "done").length;
+    progressTitle.textContent = `${done} of ${stages.size} steps`;
     replace(
       rail,
       [...stages].map(([name, stage]) => {
         const status = over && stage.status === "running" ? "stopped" : stage.status;
-        const time = stage.duration_ms ?? (status === "running" && stage.since ? performance.now() - stage.since : null);
+        const time =
+          stage.duration_ms ?? (status === "running" && stage.since ? performance.now() - stage.since : null);
         return h(
           "li",
           { class: `stage ${status}`, "data-stage": name, "data-status": status },
-          h("span", { class: "stage-mark" }, status === "done" ? icon("check") : status === "failed" ? icon("alert") : null),
-          h("span", { class: "stage-name" }, MEANING[name] ?? words(name), stage.note && h("span", { class: "stage-note" }, stage.note)),
+          h(
+            "span",
+            { class: "stage-mark" },
+            status === "done" ? icon("check") : status === "failed" ? icon("alert") : null,
+          ),
+          h(
+            "span",
+            { class: "stage-name" },
+            MEANING[name] ?? words(name),
+            stage.note && h("span", { class: "stage-note" }, stage.note),
+          ),
           h("span", { class: "unseen" }, status),
           h("span", { class: "stage-time number" }, duration(time)),
         );
@@ -150,7 +190,9 @@ export function rfcDocumentView() {
   /** @param {{index: number, title: string, markdown: string, html?: string}} section */
   function drawSection({ index, title, markdown, html }) {
     if (!sections.size) paper.replaceChildren();
-    const text = html ? h("div", {}, fromServerHtml(html)) : h("div", { class: "plain" }, withoutTitle(markdown, title));
+    const text = html
+      ? h("div", {}, fromServerHtml(html))
+      : h("div", { class: "plain" }, withoutTitle(markdown, title));
     const drawn = h("section", { class: "prose arriving" }, h("h2", {}, title), text);
     sections.get(index)?.remove();
     sections.set(index, drawn);
@@ -164,33 +206,85 @@ export function rfcDocumentView() {
       head,
       h("a", { class: "back", href: "#/rfc" }, icon("left"), "All drafts"),
       h("h1", { tabindex: -1 }, rfc.title),
-      h("p", { class: "meta" }, statusLabel(rfc.status), h("span", {}, words(rfc.template ?? "")), h("span", {}, date(rfc.created_at)), rfc.llm_provider && h("span", {}, rfc.llm_provider), rfc.tokens_used > 0 && h("span", {}, `${count(rfc.tokens_used)} tokens`), rfc.generation_time_ms > 0 && h("span", {}, duration(rfc.generation_time_ms))),
+      h(
+        "p",
+        { class: "meta" },
+        statusLabel(rfc.status),
+        h("span", {}, words(rfc.template ?? "")),
+        h("span", {}, date(rfc.created_at)),
+        rfc.llm_provider && h("span", {}, rfc.llm_provider),
+        rfc.tokens_used > 0 && h("span", {}, `${count(rfc.tokens_used)} tokens`),
+        rfc.generation_time_ms > 0 && h("span", {}, duration(rfc.generation_time_ms)),
+      ),
       h(
         "div",
         { class: "document-actions" },
-        live && h("button", { class: "button small danger", type: "button", onclick: cancel }, icon("stop"), "Cancel"),
-        !live && rfc.markdown && h("button", { class: "button small", type: "button", onclick: download }, icon("download"), "Download .md"),
+        live &&
+          h(
+            "button",
+            { class: "button small danger", type: "button", onclick: cancel },
+            icon("stop"),
+            "Cancel",
+          ),
+        !live &&
+          rfc.markdown &&
+          h(
+            "button",
+            { class: "button small", type: "button", onclick: download },
+            icon("download"),
+            "Download .md",
+          ),
         !live && rfc.markdown && copyButton(() => rfc.markdown, "Copy Markdown", { visible: true }),
       ),
-      rfc.brief && h("details", { class: "brief" }, h("summary", {}, "The brief"), h("p", { class: "plain" }, rfc.brief)),
+      rfc.brief &&
+        h(
+          "details",
+          { class: "brief" },
+          h("summary", {}, "The brief"),
+          h("p", { class: "plain" }, rfc.brief),
+        ),
     );
   }
 
   /** @param {any} [failure] */
   function drawFinished(failure) {
     drawRail();
+    // Beside the document the steps are no trouble; above it they would push it off a small screen.
+    progress.open = matchMedia("(min-width: 961px)").matches;
     const again = h("a", { class: "button small", href: "#/rfc" }, "Draft another");
     if (rfc.status === "failed") {
       const error = failure ?? rfc.problem ?? { detail: rfc.error || "The draft failed." };
-      replace(notice, h("div", { class: "problem", role: "alert" }, icon("alert"), h("div", { class: "problem-body" }, h("p", { class: "problem-detail" }, error.detail ?? "The draft failed."), error.hint && h("p", { class: "problem-hint" }, error.hint), h("div", { class: "problem-foot" }, again, error.instance && h("span", { class: "request-id" }, "Request ", h("code", {}, error.instance))))));
+      replace(
+        notice,
+        h(
+          "div",
+          { class: "problem", role: "alert" },
+          icon("alert"),
+          h(
+            "div",
+            { class: "problem-body" },
+            h("p", { class: "problem-detail" }, error.detail ?? "The draft failed."),
+            error.hint && h("p", { class: "problem-hint" }, error.hint),
+            h(
+              "div",
+              { class: "problem-foot" },
+              again,
+              error.instance && h("span", { class: "request-id" }, "Request ", h("code", {}, error.instance)),
+            ),
+          ),
+        ),
+      );
     } else if (rfc.status === "cancelled") {
       replace(notice, h("p", { class: "banner" }, "Cancelled. What was written until then is kept. ", again));
     } else notice.replaceChildren();
     if (!rfc.html) {
-      if (!sections.size) replace(paper, rfc.status === "done" && h("p", { class: "muted" }, "This document is empty."));
+      if (!sections.size)
+        replace(paper, rfc.status === "done" && h("p", { class: "muted" }, "This document is empty."));
       return;
     }
     const text = h("div", { class: "prose" }, fromServerHtml(rfc.html));
+    const first = text.querySelector("h1");
+    if (first?.textContent?.trim() === rfc.title.trim()) first.remove();
     replace(paper, text);
     linkMarkers(text, rfc.citations ?? []);
     replace(sources, sourceList(rfc.citations ?? []));
@@ -205,8 +299,34 @@ export function rfcDocumentView() {
     replace(
       contents,
       h("h2", {}, "Contents"),
-      h("ul", {}, headings.map((heading) => h("li", {}, h("button", { type: "button", onclick: () => heading.scrollIntoView({ block: "start" }) }, heading.textContent)))),
-      open > 0 && h("p", { class: "open-points" }, h("button", { type: "button", onclick: () => text.querySelector("mark.clarify")?.scrollIntoView({ block: "center" }) }, `${count(open)} to clarify`)),
+      h(
+        "ul",
+        {},
+        headings.map((heading) =>
+          h(
+            "li",
+            {},
+            h(
+              "button",
+              { type: "button", onclick: () => heading.scrollIntoView({ block: "start" }) },
+              heading.textContent,
+            ),
+          ),
+        ),
+      ),
+      open > 0 &&
+        h(
+          "p",
+          { class: "open-points" },
+          h(
+            "button",
+            {
+              type: "button",
+              onclick: () => text.querySelector("mark.clarify")?.scrollIntoView({ block: "center" }),
+            },
+            `${count(open)} to clarify`,
+          ),
+        ),
     );
   }
 
@@ -222,7 +342,11 @@ export function rfcDocumentView() {
   async function download() {
     try {
       const response = await request(`api/v1/rfc/${encodeURIComponent(shownId)}/export?format=md`);
-      const name = rfc.title.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 60);
+      const name = rfc.title
+        .toLowerCase()
+        .replace(/[^a-z0-9]+/g, "-")
+        .replace(/^-|-$/g, "")
+        .slice(0, 60);
       save(await response.blob(), `${name || "rfc"}.md`);
     } catch (error) {
       replace(notice, problemPanel(error, download));

@@ -10,7 +10,11 @@ import { problemPanel } from "../problem.js";
 
 /** @typedef {import("../api.js").Hit} Hit */
 
-const EXAMPLES = ["persistent volume is filling up", "how are alerts grouped and silenced", "retention of raw and downsampled data"];
+const EXAMPLES = [
+  "persistent volume is filling up",
+  "how are alerts grouped and silenced",
+  "retention of raw and downsampled data",
+];
 const MODES = [
   ["hybrid", "Hybrid", "Meaning and words together"],
   ["dense", "Meaning", "Dense vectors only: finds other wordings"],
@@ -43,14 +47,26 @@ export function searchView() {
 
   const form = h(
     "form",
-    { class: "search-form", role: "search", onsubmit: (/** @type {Event} */ e) => { e.preventDefault(); go({ query: input.value.trim(), limit: PAGE }); } },
+    {
+      class: "search-form",
+      role: "search",
+      onsubmit: (/** @type {Event} */ e) => {
+        e.preventDefault();
+        go({ query: input.value.trim(), limit: PAGE });
+      },
+    },
     h("div", { class: "search-field" }, icon("search"), input, h("kbd", { class: "field-key" }, "/")),
     h("div", { class: "search-tools" }, modes, filters),
   );
   const element = h(
     "section",
     { class: "view view-search" },
-    h("header", { class: "view-head" }, h("h1", {}, "Search"), h("p", { class: "muted" }, "Every passage of every connected source that you may read.")),
+    h(
+      "header",
+      { class: "view-head" },
+      h("h1", {}, "Search"),
+      h("p", { class: "muted" }, "Every passage of every connected source that you may read."),
+    ),
     form,
     results,
   );
@@ -77,7 +93,16 @@ export function searchView() {
     replace(
       modes,
       MODES.map(([name, label, title]) =>
-        h("button", { type: "button", title, "aria-pressed": String(state.mode === name), onclick: () => go({ mode: name }) }, label),
+        h(
+          "button",
+          {
+            type: "button",
+            title,
+            "aria-pressed": String(state.mode === name),
+            onclick: () => go({ mode: name }),
+          },
+          label,
+        ),
       ),
     );
   }
@@ -90,7 +115,16 @@ export function searchView() {
       [...new Set([...types, ...state.types])].map((type) => {
         const on = state.types.includes(type);
         const next = on ? state.types.filter((t) => t !== type) : [...state.types, type];
-        return h("button", { class: "chip", type: "button", "aria-pressed": String(on), onclick: () => go({ types: next, limit: PAGE }) }, words(type));
+        return h(
+          "button",
+          {
+            class: "chip",
+            type: "button",
+            "aria-pressed": String(on),
+            onclick: () => go({ types: next, limit: PAGE }),
+          },
+          words(type),
+        );
       }),
     );
   }
@@ -119,7 +153,8 @@ export function searchView() {
       return;
     }
     results.setAttribute("aria-busy", "true");
-    if (!results.querySelector(".hit")) replace(results, h("div", { class: "skeleton", "aria-hidden": "true" }, h("i"), h("i"), h("i")));
+    if (!results.querySelector(".hit"))
+      replace(results, h("div", { class: "skeleton", "aria-hidden": "true" }, h("i"), h("i"), h("i")));
     try {
       const found = await json("api/v1/search", {
         signal,
@@ -134,7 +169,10 @@ export function searchView() {
     } catch (error) {
       if (isAbort(error)) return;
       shown = "";
-      replace(results, problemPanel(error, () => run(true)));
+      replace(
+        results,
+        problemPanel(error, () => run(true)),
+      );
     } finally {
       if (!signal.aborted) results.removeAttribute("aria-busy");
     }
@@ -148,13 +186,30 @@ export function searchView() {
       return;
     }
     const most = Math.max(...found.hits.map((hit) => hit.sparse ?? 0), 1e-9);
-    const steps = Object.entries(found.timings_ms ?? {}).map(([step, ms]) => `${words(step)} ${duration(ms)}`);
+    const steps = Object.entries(found.timings_ms ?? {}).map(
+      ([step, ms]) => `${words(step)} ${duration(ms)}`,
+    );
     replace(
       results,
-      h("p", { class: "results-head" }, h("strong", {}, plural(found.hits.length, "passage")), ` in ${duration(found.took_ms)}`, steps.length > 0 && h("span", { class: "steps" }, steps.join(" · "))),
-      h("ol", { class: "hits" }, found.hits.map((hit) => card(hit, most))),
-      found.hits.length >= state.limit && state.limit < MOST &&
-        h("button", { class: "button", type: "button", onclick: () => go({ limit: Math.min(MOST, state.limit + 20) }) }, "Show more"),
+      h(
+        "p",
+        { class: "results-head" },
+        h("strong", {}, plural(found.hits.length, "passage")),
+        ` in ${duration(found.took_ms)}`,
+        steps.length > 0 && h("span", { class: "steps" }, steps.join(" · ")),
+      ),
+      h(
+        "ol",
+        { class: "hits" },
+        found.hits.map((hit) => card(hit, most)),
+      ),
+      found.hits.length >= state.limit &&
+        state.limit < MOST &&
+        h(
+          "button",
+          { class: "button", type: "button", onclick: () => go({ limit: Math.min(MOST, state.limit + 20) }) },
+          "Show more",
+        ),
     );
     announce(`${plural(found.hits.length, "passage")} found`);
   }
@@ -163,8 +218,23 @@ export function searchView() {
     h(
       "div",
       { class: "empty" },
-      h("p", {}, "Ask in your own words or paste an error message. Hybrid search looks for the meaning and for the exact words."),
-      h("div", { class: "examples" }, EXAMPLES.map((q) => h("button", { class: "example", type: "button", onclick: () => go({ query: q }) }, icon("search"), q))),
+      h(
+        "p",
+        {},
+        "Ask in your own words or paste an error message. Hybrid search looks for the meaning and for the exact words.",
+      ),
+      h(
+        "div",
+        { class: "examples" },
+        EXAMPLES.map((q) =>
+          h(
+            "button",
+            { class: "example", type: "button", onclick: () => go({ query: q }) },
+            icon("search"),
+            q,
+          ),
+        ),
+      ),
     );
 
   const nothing = () =>
@@ -172,9 +242,19 @@ export function searchView() {
       "div",
       { class: "empty" },
       h("p", {}, h("strong", {}, "No passage matches.")),
-      h("p", {}, state.types.length || state.mode !== "hybrid" ? "Fewer filters or the hybrid mode may find more." : "Other words may help, or the document is not ingested yet. Health shows what is."),
+      h(
+        "p",
+        {},
+        state.types.length || state.mode !== "hybrid"
+          ? "Fewer filters or the hybrid mode may find more."
+          : "Other words may help, or the document is not ingested yet. Health shows what is.",
+      ),
       (state.types.length > 0 || state.mode !== "hybrid") &&
-        h("button", { class: "button", type: "button", onclick: () => go({ types: [], mode: "hybrid" }) }, "Clear the filters"),
+        h(
+          "button",
+          { class: "button", type: "button", onclick: () => go({ types: [], mode: "hybrid" }) },
+          "Clear the filters",
+        ),
     );
 
   results.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
@@ -199,7 +279,9 @@ export function searchView() {
     title: "Search",
     show({ parameters }) {
       state.query = parameters.get("q") ?? "";
-      state.mode = MODES.some(([name]) => name === parameters.get("mode")) ? String(parameters.get("mode")) : "hybrid";
+      state.mode = MODES.some(([name]) => name === parameters.get("mode"))
+        ? String(parameters.get("mode"))
+        : "hybrid";
       state.types = parameters.getAll("type");
       state.limit = Math.min(MOST, Math.max(1, Number(parameters.get("limit")) || PAGE));
       input.value = state.query;
@@ -225,7 +307,12 @@ function card(hit, most) {
     event.preventDefault();
     openPassage(hit.chunk_id, hit.highlights);
   };
-  const parts = h("div", { class: "score-parts", hidden: true }, scorePart("Meaning", hit.dense, hit.dense ?? 0), scorePart("Words", hit.sparse, (hit.sparse ?? 0) / most));
+  const parts = h(
+    "div",
+    { class: "score-parts", hidden: true },
+    scorePart("Meaning", hit.dense, hit.dense ?? 0),
+    scorePart("Words", hit.sparse, (hit.sparse ?? 0) / most),
+  );
   const toggle = h(
     "button",
     {
@@ -247,7 +334,11 @@ function card(hit, most) {
     h(
       "div",
       { class: "hit-head" },
-      h("a", { class: "hit-title", href: `#passage-${hit.chunk_id}`, onclick: open }, hit.title || hit.external_id),
+      h(
+        "a",
+        { class: "hit-title", href: `#passage-${hit.chunk_id}`, onclick: open },
+        hit.title || hit.external_id,
+      ),
       h("span", { class: "badge" }, words(hit.source_type)),
     ),
     hit.headings.length > 0 && h("p", { class: "path" }, path(hit.headings)),
