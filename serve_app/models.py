@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from ray.serve.handle import DeploymentHandle
 
+from assistant.llm.attempts import Attempt
 from assistant.llm.catalog import Catalog
 from assistant.llm.providers import create_backend
-from assistant.llm.attempts import Attempt
 from assistant.llm.routing import LlmRouter
 from assistant.settings import Settings
 from assistant.stores.llm_metrics import LlmMetricLog, LlmMetricRecord

@@ -12,6 +12,9 @@ HEALTH_ROOM = 16
 PAGE_ROOM = 64
 """The same for the Router: health checks and the files of the page."""
 
+LOGGING = {"encoding": "JSON", "enable_access_log": False}
+"""The Router writes one line per request; a line of Serve for each hop would cost more than the hop."""
+
 Part = Literal["Router", "Retriever", "Writer"]
 
 
@@ -37,7 +40,7 @@ def deployment_options(settings: Settings, part: Part | ModelSpec) -> dict[str, 
             + serve.max_queued_requests
             + watchers
             + PAGE_ROOM,
-            "max_queued_requests": serve.max_queued_requests,
+            "max_queued_requests": max(1, serve.max_queued_requests),
             "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1.0),
             "ray_actor_options": {"num_cpus": 0},
         }
@@ -46,7 +49,7 @@ def deployment_options(settings: Settings, part: Part | ModelSpec) -> dict[str, 
             "name": "Retriever",
             "num_replicas": serve.retriever_replicas,
             "max_ongoing_requests": serve.max_ongoing_requests + HEALTH_ROOM,
-            "max_queued_requests": serve.max_queued_requests,
+            "max_queued_requests": max(1, serve.max_queued_requests),
             "ray_actor_options": {"num_cpus": serve.retriever_cpus},
         }
     else:
@@ -63,6 +66,7 @@ def deployment_options(settings: Settings, part: Part | ModelSpec) -> dict[str, 
         "health_check_timeout_s": 30.0,
         "graceful_shutdown_timeout_s": serve.drain_s,
         "graceful_shutdown_wait_loop_s": 0.5,
+        "logging_config": LOGGING,
         # A wrong setting does not become right by trying: fail soon, with its message.
         "max_constructor_retry_count": 3,
     }

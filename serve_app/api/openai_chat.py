@@ -8,14 +8,14 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic_core import to_json
 
-from assistant.errors import AssistantError, InvalidInput
-from assistant.llm.types import ChatRequest, FinishReason
+from assistant.errors import AssistantError, InvalidInput, NoBackend
+from assistant.llm.types import ChatRequest, Completion, FinishReason
 from assistant.markup import render_html
 from assistant.types import Answer, RequestContext, Usage
 from serve_app.api import sse
 from serve_app.api.auth import Context, Graph
 from serve_app.api.errors import openai_error, problem
-from serve_app.api.limits import until_deadline
+from serve_app.api.limits import before_deadline, until_deadline
 from serve_app.api.openai_wire import ChatBody, ChatFrame
 from serve_app.api.services import Services
 
@@ -28,18 +28,19 @@ router = APIRouter(tags=["OpenAI"])
 async def chat_completions(body: ChatBody, graph: Graph, context: Context) -> Response:
     request = body.request()
     frame = ChatFrame(context.request_id)
-    if request.model == ASSISTANT:
-        if request.json_schema is not None:
-            raise InvalidInput(
-                "response_format is not supported by the model `assistant`.",
-                hint="Use `auto` or a model of /v1/models.",
-                field="response_format",
-            )
-        steps = _answer(graph, request, context)
-    else:
-        steps = _completion(graph, request, context)
+    from_knowledge = request.model == ASSISTANT
+    if from_knowledge and request.json_schema is not None:
+        raise InvalidInput(
+            "response_format is not supported by the model `assistant`.",
+            hint="Use `auto` or a model of /v1/models.",
+            field="response_format",
+        )
+    if not body.stream and not from_knowledge:
+        done = await _complete(graph, request, context)
+        return _json(frame.whole(done.model, done.text, done.finish_reason, done.usage))
+    steps = _answer(graph, request, context) if from_knowledge else _completion(graph, request, context)
     if not body.stream:
-        return Response(to_json(await _whole(steps, frame, request.model)), media_type="application/json")
+        return _json(await _whole(steps, frame))
     usage = body.stream_options is not None and body.stream_options.include_usage
     return await sse.open_stream(
         _chunks(steps, frame, request.model, usage), lambda error: _error_event(error, context.request_id)
@@ -102,16 +103,25 @@ async def _chunks(
     yield sse.DONE
 
 
-async def _whole(steps: AsyncGenerator[_Step, None], frame: ChatFrame, model: str) -> dict[str, Any]:
+async def _complete(graph: Services, request: ChatRequest, context: RequestContext) -> Completion:
+    """The whole answer. Nothing was sent yet, so a replica that died in the middle costs only time."""
+    try:
+        return await before_deadline(graph.models.complete(request, context), context)
+    except NoBackend as error:
+        if not any(cause.get("cause") == "stopped" for cause in error.extra.get("causes", ())):
+            raise
+    return await before_deadline(graph.models.complete(request, context), context)
+
+
+async def _whole(steps: AsyncGenerator[_Step, None], frame: ChatFrame) -> dict[str, Any]:
     texts: list[str] = []
-    usage, finish = Usage(), "stop"
+    usage = Usage()
     extra: dict[str, Any] = {}
     async with aclosing(steps):
         async for step in steps:
             texts.append(step.text)
-            usage, model, extra = step.usage or usage, step.model, step.extra or extra
-            finish = step.finish_reason or finish
-    return frame.whole(model, "".join(texts), finish, usage, **extra)  # type: ignore[arg-type]
+            usage, extra = step.usage or usage, step.extra or extra
+    return frame.whole(ASSISTANT, "".join(texts), "stop", usage, **extra)
 
 
 def assistant_json(answer: Answer) -> dict[str, Any]:
@@ -123,6 +133,10 @@ def assistant_json(answer: Answer) -> dict[str, Any]:
         "extractive": answer.extractive,
         "model": answer.model,
     }
+
+
+def _json(body: dict[str, Any]) -> Response:
+    return Response(to_json(body), media_type="application/json")
 
 
 def _error_event(error: AssistantError, request_id: str) -> bytes:
