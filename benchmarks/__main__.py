@@ -13,10 +13,14 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     names = sorted(p.stem for p in HERE.glob("*.py") if not p.stem.startswith("_"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", nargs="*", choices=[*names, []], help=", ".join(names))
     chosen = parser.parse_args().name or names
-    failed = [n for n in chosen if subprocess.run([sys.executable, "-m", f"benchmarks.{n}"], check=False).returncode]
+    failed = [
+        n for n in chosen if subprocess.run([sys.executable, "-m", f"benchmarks.{n}"], check=False).returncode
+    ]
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
