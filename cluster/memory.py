@@ -31,6 +31,12 @@ def stack_memory(state: State, plan: Plan | None, *, exact: bool = False) -> dic
     return {name: _sum(processes, exact) for name, processes in groups.items()}
 
 
+def total_pss(memory: dict[str, Memory]) -> int | None:
+    """None where the system does not tell."""
+    known = [m.pss for m in memory.values() if m.pss is not None]
+    return sum(known) if known and len(known) == len(memory) else None
+
+
 def _descendants(identity: Identity, known: list[psutil.Process]) -> list[psutil.Process]:
     """Postgres gives every backend a session of its own."""
     try:

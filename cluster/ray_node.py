@@ -13,11 +13,11 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
 from assistant.errors import AssistantError, ConfigurationError, Unavailable
@@ -30,8 +30,6 @@ OBJECT_STORE_BYTES = 400_000_000
 STORES_WAIT_S = 600.0
 DEPLOY_WAIT_S = 600.0
 WATCH_S = 0.5
-ESSENTIAL = ("gcs_server", "raylet")
-"""Ray cannot work without these, and does not restart them."""
 KEPT_SESSIONS = 2
 
 
@@ -128,14 +126,20 @@ class RayNode:
             time.sleep(WATCH_S)
 
     def _check_processes(self) -> None:
-        running = set()
-        for child in psutil.Process().children():
-            with contextlib.suppress(psutil.Error):
-                if child.status() != psutil.STATUS_ZOMBIE:
-                    running.add(child.name())
-        gone = [name for name in ESSENTIAL if name not in running]
-        if gone:
-            raise Unavailable(f"Ray's {gone[0]} has died.")
+        """Start again what Ray can work without; raises Unavailable for what it cannot (gcs_server, raylet)."""
+        from ray._private.worker import _global_node as node
+
+        again: dict[str, Callable[[], object]] = {
+            "dashboard": lambda: node.start_api_server(include_dashboard=True, raise_on_failure=False),
+            "log_monitor": node.start_log_monitor,
+            "monitor": node.start_monitor,
+        }
+        for kind, _ in node.dead_processes():
+            if kind not in again:
+                raise Unavailable(f"Ray's {kind} has died.")
+            _log(f"{kind} has died: starting it again")
+            del node.all_processes[kind]
+            again[kind]()
 
     def stop(self) -> None:
         import ray
@@ -164,7 +168,7 @@ def wait_for_stores(environ: Mapping[str, str], say: Callable[[str], None]) -> N
         except AssistantError:
             say("waiting for Postgres")
         time.sleep(0.25)
-    raise Unavailable(f"Gave up {say.__name__}: the stores did not come up within {STORES_WAIT_S:.0f} s.")
+    raise Unavailable(f"Postgres and Qdrant did not come up within {STORES_WAIT_S:.0f} s.")
 
 
 def _qdrant_answers(environ: Mapping[str, str]) -> bool:
@@ -247,12 +251,10 @@ def main() -> None:
     except Stopping:
         node.stop()
     except BaseException as error:
-        node.report.failure = str(error) if isinstance(error, AssistantError) else repr(error)
+        known = isinstance(error, AssistantError)
+        node.report.failure = str(error) if known else last_line(f"{type(error).__name__}: {error}")
         node.say("failed")
-        if not isinstance(error, AssistantError):
-            _log(f"{type(error).__name__}: {error}")
-            raise
-        _log(node.report.failure)
+        _log(node.report.failure if known else traceback.format_exc())
         # Ray's own exit handlers may wait for processes that are dead; the supervisor sweeps what is left.
         os._exit(1)
 

@@ -95,10 +95,9 @@ class Service:
             self._set("starting", process=known, fingerprint=self.spec.fingerprint)
 
     def retry_now(self) -> None:
-        """Forget earlier failures of a service that does not run: somebody may have removed their cause."""
-        if self.process is None:
-            self._not_before = 0.0
-            self._set("waiting", failures=0)
+        """Forget earlier failures: somebody may have removed their cause."""
+        self._not_before = 0.0
+        self._set("waiting" if self.process is None else self.record.phase, failures=0)
 
     def tick(self, ready: Callable[[str], bool]) -> None:
         """Look once; act once. `ready` says whether a service named in `after` answers."""

@@ -241,14 +241,18 @@ class PlanBuilder:
 
     def _serve_port(self) -> int:
         wanted = self.settings.serve.port
+        pinned = "port" in self.settings.serve.model_fields_set
+        chosen = self.ports.known("serve")
+        if chosen and not pinned and self._reachable_at(chosen):
+            return chosen
         if self._reachable_at(wanted) or is_free(wanted, self.settings.serve.host):
             return wanted
-        if "port" in self.settings.serve.model_fields_set:
+        if pinned:
             raise ConfigurationError(
                 f"Port {wanted} (serve.port) is in use by another program.",
                 hint="Stop that program, or choose another port: AI_ASSISTANT_SERVE__PORT=8001 ai-assistant up",
             )
-        port = self.ports.port("serve", in_use_by_us=self._reachable_at(self.ports.known("serve")))
+        port = self.ports.port("serve")
         self.notes.append(f"port {wanted} is in use by another program: the page is on {port}")
         return port
 

@@ -21,7 +21,7 @@ from cluster.services import PlanBuilder, models_file
 from cluster.state import ServiceRecord, State
 
 FREE_BYTES_NEEDED = 500_000_000
-FAILURES = {"postgres": 8, "ray": 1}
+FAILURES = {"postgres": 8, "ray": 2}
 """Starts that may fail before `up` gives up; a killed Postgres needs some until its old backends have left."""
 FAILURES_ELSE = 4
 LOOK_S = 0.1
@@ -221,12 +221,13 @@ class Up:
                     hint="Start it, correct its address, or unset the variable to run the local one.",
                 )
             return
-        if record.failures < FAILURES.get(spec.name, FAILURES_ELSE):
-            return
-        reason = record.failure
+        reason, limit = record.failure, FAILURES.get(spec.name, FAILURES_ELSE)
         report = RayReport.read(self.layout.ray_report) if spec.name == "ray" else None
         if report and report.failure:
-            reason = report.failure
+            # It knows why it gave up: trying again would only take longer.
+            reason, limit = report.failure, 1
+        if record.failures < limit:
+            return
         raise Unavailable(
             f"{spec.name} does not start: {reason}".rstrip(".") + ".",
             hint=f"Its log is {spec.log} (`ai-assistant logs {spec.name}`). "

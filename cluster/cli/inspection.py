@@ -9,7 +9,7 @@ import psutil
 from assistant.errors import AssistantError, ConfigurationError
 from cluster.cli.exits import NotRunning
 from cluster.cli.installation import Installation
-from cluster.memory import stack_memory
+from cluster.memory import Memory, stack_memory, total_pss
 from cluster.plan import Plan
 from cluster.processes import Identity, is_alive
 from cluster.services import component_versions, version
@@ -40,18 +40,19 @@ def inspect(installation: Installation) -> dict[str, Any]:
     if state is None:
         return found
     found["version"] = state.version or found["version"]
-    memory = stack_memory(state, _plan(installation))
+    memory = stack_memory(state, _plan(installation), exact=True)
     found["supervisor"] = {
-        "leader": _process(state.leader),
+        "leader": _process(state.leader) if is_alive(state.leader) else None,
         "standby": _process(state.standby) if is_alive(state.standby) else None,
     }
     found["services"] = [_service(record, memory.get(name)) for name, record in state.services.items()]
     found["memory"] = {
         "rss_bytes": sum(m.rss for m in memory.values()),
+        "pss_bytes": total_pss(memory),
         "processes": sum(m.processes for m in memory.values()),
     }
     found |= _health(installation)
-    ready = all(record.phase == "ready" for record in state.services.values())
+    ready = is_alive(state.leader) and all(r.phase == "ready" for r in state.services.values())
     found["healthy"] = ready and found["health"] in {"ok", "degraded"}
     return found
 
@@ -76,7 +77,7 @@ def _health(installation: Installation) -> dict[str, Any]:
     }
 
 
-def _service(record: ServiceRecord, memory: Any) -> dict[str, Any]:
+def _service(record: ServiceRecord, memory: Memory | None) -> dict[str, Any]:
     started = record.started_at if record.process else None
     return {
         "name": record.name,
@@ -85,6 +86,7 @@ def _service(record: ServiceRecord, memory: Any) -> dict[str, Any]:
         "pid": record.process.pid if record.process else None,
         "processes": memory.processes if memory else 0,
         "rss_bytes": memory.rss if memory else None,
+        "pss_bytes": memory.pss if memory else None,
         "uptime_s": round(time.time() - started, 1) if started else None,
         "restarts": record.restarts,
         "url": record.url,

@@ -41,7 +41,9 @@ class Installation:
     def state(self) -> State:
         """Raises NotRunning."""
         state = State.read(self.layout.state)
-        if state is None or not is_alive(state.leader):
+        if state is None or not any(
+            map(is_alive, [state.leader, *(s.process for s in state.services.values())])
+        ):
             raise NotRunning(f"AI Assistant does not run (state folder {self.layout.home}).", hint=HINT)
         return state
 

@@ -46,15 +46,18 @@ def stderr() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False)
+    made = Table(box=None, pad_edge=False)
+    for column in columns:
+        # Identifiers are there to be copied: they may break, but nothing of them may be left out.
+        made.add_column(column, overflow="fold")
     for row in rows:
         made.add_row(*(Text(plain(str(cell))) for cell in row))
-    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(made)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(made)
 
 
 def report_error(error: AssistantError, as_json: bool) -> None:

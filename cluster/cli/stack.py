@@ -82,8 +82,13 @@ def down(json_output: Json = False) -> None:
     if not layout.home.is_dir():
         stopped = []
     else:
-        with locked(layout.launch_lock):
-            stopped = stop_stack(layout, report)
+        with locked(layout.launch_lock, timeout_s=0.0) as free:
+            if free:
+                stopped = stop_stack(layout, report)
+        if not free:
+            note("Another `ai-assistant up` or `down` is at work: waiting for it.")
+            with locked(layout.launch_lock):
+                stopped = stop_stack(layout, report)
     if json_output:
         say_json(
             {
@@ -130,7 +135,8 @@ def _print_status(found: dict[str, Any]) -> None:
     rows = []
     for item in found["services"]:
         since = duration(item["uptime_s"]) if item["uptime_s"] is not None else "-"
-        memory = size(item["rss_bytes"]) if item["rss_bytes"] else "-"
+        used = item["pss_bytes"] or item["rss_bytes"]
+        memory = size(used) if used else "-"
         rows.append(
             (item["name"], item["phase"], item["pid"] or "-", since, memory, item["restarts"], item["url"])
         )
@@ -140,6 +146,8 @@ def _print_status(found: dict[str, Any]) -> None:
             say(
                 f"  {item['name']}: {item['detail'] or 'last failure: ' + item['failure']} (log: {item['log']})"
             )
+    if found["supervisor"]["leader"] is None:
+        say("  No supervisor watches over these services: run `ai-assistant up`.")
     for name, check in (found["checks"] or {}).items():
         if check["state"] != "ready":
             say(f"  {name}: {check['state']} {check.get('detail') or ''}")
