@@ -41,6 +41,9 @@ def main() -> None:
     parser.add_argument("gguf", type=Path)
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
+    with arguments.gguf.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise SystemExit(f"error: {arguments.gguf} is no GGUF file")
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", OMP_NUM_THREADS="1")
     convert(arguments.gguf, arguments.folder)
 

@@ -285,13 +285,15 @@ async def test_max_tokens_ends_the_answer_with_length_and_usage_counts_it(subjec
     assert last.finish_reason == "length"
     assert last.usage is not None
     assert last.usage.completion_tokens == 6
-    assert last.usage.prompt_tokens and last.usage.total_tokens == last.usage.prompt_tokens + 6
+    assert last.usage.prompt_tokens
+    assert last.usage.total_tokens == last.usage.prompt_tokens + 6
 
 
 async def test_a_longer_prompt_counts_more_tokens(subject: Subject) -> None:
     _, short, _ = await collect(subject, ask("Hi.", max_tokens=1))
     _, longer, _ = await collect(subject, ask("Hi. " + "one two three four " * 10, max_tokens=1))
-    assert short.usage and longer.usage
+    assert short.usage
+    assert longer.usage
     assert (longer.usage.prompt_tokens or 0) - (short.usage.prompt_tokens or 0) >= 40
 
 

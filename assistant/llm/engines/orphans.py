@@ -12,10 +12,14 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 TOKEN = "ENGINE_OWNER_TOKEN"  # noqa: S105  the name of an environment variable
+KEEP_ENVIRON = "SPT_NOENV"
+"""vLLM renames its processes; without this the renaming wipes what /proc shows of their environment."""
+
 GOODBYE = b"done\n"
 
 
@@ -36,11 +40,12 @@ class OrphanGuard:
     @contextlib.contextmanager
     def marking(self) -> Iterator[None]:
         """Children started meanwhile carry the token, and theirs as well."""
-        os.environ[TOKEN] = self._token
+        os.environ.update({TOKEN: self._token, KEEP_ENVIRON: "1"})
         try:
             yield
         finally:
-            os.environ.pop(TOKEN, None)
+            for name in (TOKEN, KEEP_ENVIRON):
+                os.environ.pop(name, None)
 
     def release(self, *, kill: bool = False) -> None:
         """End the watcher; with `kill` it first kills what is left."""
@@ -71,6 +76,7 @@ def watch(token: str) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":
