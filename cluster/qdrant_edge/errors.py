@@ -20,6 +20,8 @@ BAD_INPUT = (
 
 
 SHOWN_ERRORS = 6
+NO_SPACE = "No space left on device"
+"""The operating system's words, which the engine passes on inside its own."""
 
 
 class ApiError(Exception):
@@ -54,6 +56,8 @@ def as_api_error(error: Exception) -> ApiError:
         shown = [f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in found[:SHOWN_ERRORS]]
         return ApiError(400, f"Format error in JSON body: {'; '.join(shown)}")
     text = str(error)
+    if NO_SPACE in text:
+        return ApiError(500, "Service internal error: the disk is full; free some space and try again")
     if isinstance(error, ValueError | TypeError | OverflowError) or text.startswith(BAD_INPUT):
         return bad_request(text)
     reference = uuid.uuid4().hex

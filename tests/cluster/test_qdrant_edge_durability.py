@@ -11,10 +11,13 @@ import pytest
 import qdrant_edge
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ApiException
+from structlog.testing import capture_logs
 
 from assistant.errors import ConfigurationError
 from assistant.stores.vector_wire import connect
+from cluster.qdrant_edge.__main__ import optimize
 from cluster.qdrant_edge.collections import Collections
+from cluster.qdrant_edge.errors import as_api_error
 from tests.fixtures_qdrant import KEY, ROOT, EdgeServer
 
 NAME = "things"
@@ -233,3 +236,52 @@ def test_a_quiet_moment_cures_bm25_of_deleted_points(tmp_path: Path) -> None:
     assert best() == pytest.approx(fresh, rel=1e-5)
     assert things.count() == 10
     store.close()
+
+
+def test_a_large_collection_without_index_is_grey_until_it_is_optimized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.qdrant_edge.collections.OPTIMIZE_FROM", 1000)
+    store = Collections(tmp_path)
+    store.create(
+        NAME,
+        CONFIG.model_copy(update={"optimizers_config": models.OptimizersConfigDiff(indexing_threshold=1)}),
+    )
+    points = [qdrant_edge.Point(i, {"dense": [1.0, i / 1000]}, {}) for i in range(1000)]
+    store.get(NAME).write(qdrant_edge.UpdateOperation.upsert_points(points), len(points))
+    assert store.get(NAME).info()["status"] == "grey"
+    store.close()
+
+    optimize(tmp_path, NAME)
+
+    store = Collections(tmp_path)
+    assert store.get(NAME).info()["status"] == "green"
+    assert store.get(NAME).count() == 1000
+    with pytest.raises(ConfigurationError, match="already serves"):
+        optimize(tmp_path, NAME)
+    store.close()
+    with pytest.raises(ConfigurationError, match="Known: things"):
+        optimize(tmp_path, "nowhere")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        Exception("Service runtime error: failed to write WAL: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_named(error: Exception) -> None:
+    answer = as_api_error(error)
+
+    assert answer.status == 500
+    assert "disk is full" in answer.message
+
+
+def test_an_unknown_failure_shows_only_a_reference() -> None:
+    with capture_logs() as logs:
+        answer = as_api_error(RuntimeError("secret path"))
+
+    assert answer.status == 500
+    assert "secret" not in answer.message
+    assert answer.message.endswith(logs[0]["reference"])
