@@ -105,6 +105,8 @@ class IngestSettings(Section):
 
 
 class RfcSettings(Section):
+    max_brief_chars: int = Field(20_000, ge=1)
+    """Longer briefs, answers included, are refused: attach them to the knowledge base instead."""
     max_questions: int = Field(5, ge=0, le=20)
     """Open questions asked back about a brief."""
     max_clarifications: int = Field(5, ge=0, le=20)

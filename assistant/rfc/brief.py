@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+from assistant.errors import TooLarge
 from assistant.rfc.artefacts import BriefArtefact, BriefSentence
 from assistant.rfc.sentences import sentences
 from assistant.rfc.templates import SentenceKind, Template
@@ -72,6 +73,14 @@ class BriefStage:
     name = "brief"
 
     async def run(self, work: Work) -> BriefArtefact:
+        longest = work.settings.rfc.max_brief_chars
+        size = len(work.brief) + sum(map(len, work.answers.values()))
+        if size > longest:
+            raise TooLarge(
+                f"The brief and its answers have {size} characters, at most {longest} are read.",
+                hint="Shorten the brief, or ingest long material as a document so that it can be cited.",
+                field="brief",
+            )
         return read_brief(work.title, work.brief, work.template)
 
 

@@ -29,7 +29,7 @@ from assistant.rfc.composing import NO_BRIEF, notice
 from assistant.rfc.free import LEAST_OVERLAP
 from assistant.rfc.sentences import clean
 from assistant.rfc.support import unsupported
-from assistant.rfc.words import similarity
+from assistant.rfc.words import content, jaccard
 from assistant.rfc.work import Work
 
 VAGUE = re.compile(
@@ -48,7 +48,7 @@ class Tally:
     """What was seen on the way through the document."""
 
     dropped: list[Dropped] = field(default_factory=list)
-    seen: list[str] = field(default_factory=list)
+    seen: list[set[str]] = field(default_factory=list)
     kept: int = 0
     cited: int = 0
     from_brief: int = 0
@@ -127,6 +127,7 @@ def passes(statement: Statement, section: str, sources: Sources, tally: Tally, r
     if statement.origin == "template":
         return True
     reason = None
+    stems = set(content(statement.text))
     texts = [sources.text_of(p) for p in statement.pointers]
     if not texts or any(t is None for t in texts):
         tally.unresolved += 1
@@ -137,14 +138,14 @@ def passes(statement: Statement, section: str, sources: Sources, tally: Tally, r
     elif PLACEHOLDER.search(statement.text) and statement.origin != "brief":
         tally.placeholders += 1
         reason = "it holds a placeholder"
-    elif not repeats and any(similarity(statement.text, t) >= SAME for t in tally.seen):
+    elif not repeats and any(jaccard(stems, seen) >= SAME for seen in tally.seen):
         tally.repeated += 1
         reason = "it stands in the document already"
     if reason:
         tally.dropped.append(Dropped(section, statement.text, reason))
         return False
     if not repeats:
-        tally.seen.append(statement.text)
+        tally.seen.append(stems)
     tally.kept += 1
     tally.cited += any(p.chunk_id for p in statement.pointers)
     tally.from_brief += statement.origin == "brief"
@@ -152,8 +153,7 @@ def passes(statement: Statement, section: str, sources: Sources, tally: Tally, r
     if statement.origin == "brief":
         for match in VAGUE.finditer(statement.text):
             tally.vague.setdefault(match[0].casefold(), statement.pointers[0].ref or "")
-        if PLACEHOLDER.search(statement.text):
-            tally.placeholders += 1
+        tally.placeholders += bool(not repeats and PLACEHOLDER.search(statement.text))
     return True
 
 

@@ -14,6 +14,7 @@ from assistant.rfc.artefacts import (
     SectionDraft,
     Statement,
 )
+from assistant.rfc.evidence import about
 from assistant.rfc.quoting import Quoter
 from assistant.rfc.templates import TemplateSection
 from assistant.rfc.words import content, spread, stem
@@ -74,10 +75,9 @@ class Composer:
 
     def _quotes(self, section: TemplateSection, plan: PlannedSection) -> list[Block]:
         known = self._evidence.by_id()
-        about = {s for q in section.queries for s in content(q.replace("{title}", "").replace("{topic}", ""))}
         return self._quoter.quote(
             [known[i] for i in plan.passages],
-            about,
+            about(section),
             self._limit,
             general=section.kind == "checklist",
         )

@@ -65,6 +65,11 @@ def queries_of(section: TemplateSection, brief: BriefArtefact, answers: Sequence
     return tuple(dict.fromkeys(q[:QUERY_CHARS] for q in [*filled, *own, *answers] if q.strip()))
 
 
+def about(section: TemplateSection) -> set[str]:
+    """The stems that a section's queries add to the topic."""
+    return {s for q in section.queries for s in content(q.format(title="", topic=""))}
+
+
 def rank(lists: Sequence[Sequence[Hit]], least_dense: float) -> list[Passage]:
     """One list out of several: by reciprocal ranks, without off-topic hits and repeated texts."""
     points: Counter[UUID] = Counter()
@@ -98,8 +103,12 @@ def assemble(
     chosen: dict[str, list[Passage]] = {key: [] for key in ranked}
     uses: Counter[UUID] = Counter()
     bids = sorted(
-        ((-p.score, place, key, p) for key, ps in ranked.items() for place, p in enumerate(ps)),
-        key=lambda bid: (bid[1], bid[0], bid[2]),
+        (
+            (place, -len(about(template.section(key)) & set(content(f"{p.label()} {p.text}"))), key, p)
+            for key, ps in ranked.items()
+            for place, p in enumerate(ps)
+        ),
+        key=lambda bid: (bid[0], bid[1], -bid[3].score, bid[2]),
     )
     full = settings.passages_per_section
     for uses_allowed, size in ((1, full), (len(chosen), 1), (2, full // 2)):

@@ -50,7 +50,8 @@ async def with_lead(draft: SectionDraft, work: Work) -> SectionDraft:
 
 def first_sentence(reply: str) -> str:
     """The first sentence of a reply, without quotation marks, list marks or a label in front."""
-    text = clean(re.sub(r"^\s*(?:[-*\d.)\s]+|\w+:)\s*", "", reply.strip()))
+    line = next((line for line in reply.splitlines() if line.strip()), "")
+    text = clean(re.sub(r"^\s*(?:[-*\d.)\s]+|\w+:)\s*", "", line))
     spans = list(sentence_spans(text))
     return text[spans[0][0] : spans[0][1]].strip('"“” ') if spans else ""
 

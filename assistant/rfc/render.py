@@ -192,7 +192,7 @@ def escape(text: str) -> str:
     """Plain words as Markdown that shows exactly them; inline code stays code."""
     parts = re.split(r"(`[^`]*`)", text)
     shown = "".join(p if i % 2 else SPECIAL.sub(r"\\\g<0>", p) for i, p in enumerate(parts))
-    return re.sub(r"^(\d*)([#+.)-])(?=[#\s]|$)", r"\1\\\2", shown)
+    return re.sub(r"^(\d*)([#+.)-])", r"\1\\\2", shown)
 
 
 def cell(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./+#-]*[A-Za-z0-9+#]|[^\W\d_]+|\d+")
 STOP_WORDS = """
@@ -85,5 +85,9 @@ def overlap(text: str, sources: Iterable[str]) -> float:
 
 def similarity(one: str, other: str) -> float:
     """Jaccard similarity of the content words, for near duplicates."""
-    a, b = set(content(one)), set(content(other))
-    return len(a & b) / len(a | b) if a | b else float(one.casefold() == other.casefold())
+    return jaccard(set(content(one)), set(content(other)))
+
+
+def jaccard(one: Set[str], other: Set[str]) -> float:
+    """Shared members over all members; two empty sets are alike."""
+    return len(one & other) / len(one | other) if one | other else 1.0

@@ -1,8 +1,9 @@
 import pytest
 
-from assistant.rfc.brief import finished, kind_of, read_brief, topic_of
+from assistant.errors import TooLarge
+from assistant.rfc.brief import BriefStage, finished, kind_of, read_brief, topic_of
 from assistant.rfc.templates import template
-from tests.assistant.rfc.world import BRIEF, TITLE
+from tests.assistant.rfc.world import BRIEF, TITLE, work
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,11 @@ def test_headings_of_the_brief_decide_over_cues() -> None:
         ("Faster builds.", "non_goal", "non_goals"),
         ("We must reduce cost.", "risk", "risks"),
     ]
+
+
+async def test_a_book_is_no_brief() -> None:
+    with pytest.raises(TooLarge, match="30 characters"):
+        await BriefStage().run(work(brief="x" * 20, answers={"scale": "y" * 10}, max_brief_chars=29))
 
 
 def test_an_empty_brief_leaves_the_title() -> None:
