@@ -42,7 +42,7 @@ export class ApiError extends Error {
     this.status = problem.status ?? 0;
     this.code = problem.code ?? "unknown";
     this.hint = problem.hint ?? null;
-    this.requestId = problem.instance ?? problem.request_id ?? null;
+    this.requestId = problem.instance?.replace(/^urn:ai-assistant:request:/, "") ?? null;
     this.retryable = problem.retryable ?? false;
     /** @type {Record<string, any>[]} */
     this.causes = Array.isArray(problem.causes) ? problem.causes : [];
@@ -108,15 +108,14 @@ async function problemOf(response) {
   } catch {
     // A proxy in front may answer in HTML.
   }
-  // Under /v1 errors may come in OpenAI's envelope.
-  const problem =
-    body.error && typeof body.error === "object" ? { detail: body.error.message, ...body.error } : body;
   return new ApiError({
     detail: `The server answered ${response.status} ${response.statusText}.`,
     retryable: response.status >= 500 || response.status === 429,
-    ...problem,
+    // Errors under /v1 may come in OpenAI's envelope only.
+    ...(body.error?.message ? { detail: body.error.message } : {}),
+    ...body,
     status: response.status,
-    instance: problem.instance ?? requestId,
+    instance: body.instance ?? requestId,
   });
 }
 
@@ -138,12 +137,12 @@ export async function request(path, options) {
  */
 export const json = async (path, options) => (await request(path, options)).json();
 
-/** The health report. It is one also when the server says that it is not healthy (503). */
+/** The health report, also when a server that is not well gives it another status than 200. */
 export async function health() {
   const response = await send("health");
   const copy = response.clone();
   const body = await response.json().catch(() => null);
-  if (body && typeof body === "object" && "checks" in body) return body;
+  if (body && typeof body === "object" && "version" in body) return body;
   throw await problemOf(copy);
 }
 
@@ -160,7 +159,7 @@ export function listOf(body) {
 
 /**
  * The events of a `text/event-stream` body, per the HTML standard: any line ending, comments ignored, an
- * unfinished event at the end dropped.
+ * unfinished event at the end dropped. Unlike there, `id` is the event's own and empty when it has none.
  *
  * @param {ReadableStream<any>} body
  * @returns {AsyncGenerator<ServerEvent>}
@@ -184,6 +183,7 @@ export async function* readEvents(body) {
         if (line === "") {
           if (data.length) yield { event: event || "message", id, data: data.join("\n") };
           event = "";
+          id = "";
           data = [];
           continue;
         }
@@ -265,6 +265,7 @@ export async function follow(path, handle, signal, isOver) {
     try {
       const headers = { accept: "text/event-stream", ...(last ? { "last-event-id": last } : {}) };
       const response = await request(path, { signal, headers });
+      if (response.status === 204) return;
       for await (const event of readEvents(/** @type {any} */ (response.body))) {
         failures = 0;
         last = event.id || last;

@@ -25,13 +25,22 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from assistant.errors import AssistantError, InvalidInput, NotFound
+from assistant.errors import AssistantError, Conflict, InvalidInput, NotFound, StoreUnavailable
 from assistant.markup import render_html
 from assistant.types import Citation, Hit
+from serve_app.api.middleware import SECURITY_HEADERS
 from tests.browser import stub_data as data
 
 WEB = Path(__file__).resolve().parents[2] / "serve_app" / "web"
-CSP = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+STATES = {True: "done", False: "pending"}
+FIGURES: dict[str, dict[str, Any]] = {
+    "brief": {"sentences": 6},
+    "questions": {"open": 1, "questions": ["Which measurement shows that it works?"]},
+    "evidence": {"passages": 18, "searches": 9},
+    "outline": {"sections": [title for title, _ in data.SECTIONS]},
+    "checks": {"dropped": 2, "open_points": 1},
+    "render": {"citations": 4},
+}
 STAGES = ("brief", "questions", "evidence", "outline", "sections", "checks", "render")
 LIVE = ("queued", "running")
 
@@ -70,12 +79,15 @@ class Rfc:
             "brief": self.brief,
             "template": self.template,
             "status": self.status,
-            "stages": [{"stage": s, "status": "done", "duration_ms": ms} for s, ms in self.stages.items()],
+            "stages": [
+                {"stage": s, "status": STATES[s in self.stages], "duration_ms": self.stages.get(s)}
+                for s in STAGES
+            ],
             "markdown": self.markdown() if done else "",
             "html": render_html(self.markdown(), cited) if done else "",
             "citations": _citations.dump_python(list(cited), mode="json") if done else [],
             "error": self.error,
-            "llm_provider": "smollm2-135m-instruct" if done else None,
+            "model": "smollm2-135m-instruct" if done else None,
             "tokens_used": 1184 if done else None,
             "generation_time_ms": sum(self.stages.values()) if done else None,
             "created_at": self.created_at,
@@ -96,13 +108,15 @@ class Stub:
     """Method, path and JSON body of every call to the API."""
     event_cuts: int = 0
     """How many event streams still break off after each event."""
+    stream_errors: int = 0
+    """How many event streams still end with an error of their own while the draft goes on."""
     resumed_after: list[str] = field(default_factory=list)
     """The Last-Event-ID of every event stream, empty for those from the start."""
     required_key: str | None = None
 
     async def pass_gate(self, place: str) -> None:
         # The test thread turns `hold`; an asyncio.Event belongs to the thread of its loop.
-        while place in self.hold:  # noqa: ASYNC110
+        while place in self.hold:
             await asyncio.sleep(0.01)
 
 
@@ -113,7 +127,9 @@ def stub_of(request: Request) -> Stub:
 
 def problem(error: AssistantError, request_id: str) -> JSONResponse:
     return JSONResponse(
-        error.problem() | {"instance": request_id}, error.status, media_type="application/problem+json"
+        error.problem() | {"instance": f"urn:ai-assistant:request:{request_id}"},
+        error.status,
+        media_type="application/problem+json",
     )
 
 
@@ -131,8 +147,7 @@ async def contract(request: Request, call: Callable[[Request], Awaitable[Respons
     else:
         response = await call(request)
     response.headers["x-request-id"] = request_id
-    response.headers["content-security-policy"] = CSP
-    response.headers["x-content-type-options"] = "nosniff"
+    response.headers.update(SECURITY_HEADERS)
     return response
 
 
@@ -149,15 +164,15 @@ async def health(request: Request) -> Response:
     stub = stub_of(request)
     broken = stub.health_status != "ok"
     checks = {
-        "postgres": {"state": "ok", "latency_ms": 0.8, "detail": "PostgreSQL 18.6"},
+        "postgres": {"state": "ready", "latency_ms": 0.8, "detail": "PostgreSQL 18.6"},
         "qdrant": {
-            "state": "down" if broken else "ok",
+            "state": "down" if broken else "ready",
             "latency_ms": None if broken else 2.1,
             "detail": "connection refused" if broken else "search_sources: 11,204 points",
         },
-        "mlflow": {"state": "ok", "latency_ms": 6.4, "detail": "3.17"},
-        "retriever": {"state": "ok", "latency_ms": 3.2, "detail": "all-MiniLM-L6-v2"},
-        "writer": {"state": "ok", "latency_ms": 2.8, "detail": "no draft waits"},
+        "mlflow": {"state": "ready", "latency_ms": 6.4, "detail": "3.17"},
+        "retriever": {"state": "ready", "latency_ms": 3.2, "detail": "all-MiniLM-L6-v2"},
+        "writer": {"state": "ready", "latency_ms": 2.8, "detail": "no draft waits"},
         "smollm2-135m-instruct": {"state": "ready", "latency_ms": 1.9, "detail": "llama.cpp, 4 slots"},
     }
     body = {
@@ -166,7 +181,14 @@ async def health(request: Request) -> Response:
         "uptime_s": 93784,
         "checks": checks,
         "models": [
-            {"name": "smollm2-135m-instruct", "engine": "llama_cpp", "state": "ready", "context_tokens": 8192}
+            {
+                "name": name,
+                "engine": engine,
+                "state": "ready",
+                "writing": "extractive",
+                "context_tokens": 8192,
+            }
+            for name, engine in (("smollm2-135m-instruct", "llama_cpp"), ("broken", "scripted"))
         ],
         "counts": {"documents": 1642, "chunks": 11204, "sources": 3},
     }
@@ -274,7 +296,12 @@ async def write(stub: Stub, rfc: Rfc) -> None:
                 await stub.pass_gate(f"section {index}")
         await stub.pass_gate(stage)
         rfc.stages[stage] = 180 + 410 * n
-        rfc.events.append(("stage", {"stage": stage, "status": "done", "duration_ms": rfc.stages[stage]}))
+        done = {"stage": stage, "status": "done", "duration_ms": rfc.stages[stage], **FIGURES.get(stage, {})}
+        rfc.events.append(("stage", done))
+        if rfc.title == "stumbles" and stage == "evidence":
+            away = StoreUnavailable("Qdrant does not answer.").problem()
+            rfc.events.append(("retry", {"in_s": 5, "attempt": 1, "problem": away}))
+            await stub.pass_gate("retry")
         if rfc.title == "fails" and stage == "evidence":
             error = AssistantError("Qdrant does not answer.", hint="Look at Health.").problem()
             rfc.error, rfc.status = "Qdrant does not answer.", "failed"
@@ -346,6 +373,13 @@ async def rfc_events(request: Request) -> Response:
                     stub.event_cuts -= 1
                     return
             if rfc.status not in LIVE:
+                ended = Conflict(f"The draft is {rfc.status}.").problem()
+                yield f"event: error\ndata: {json.dumps({'problem': ended})}\n\n"
+                return
+            if stub.stream_errors:
+                stub.stream_errors -= 1
+                away = StoreUnavailable("Postgres does not answer.").problem()
+                yield f"event: error\ndata: {json.dumps({'problem': away})}\n\n"
                 return
             await asyncio.sleep(0.01)
 

@@ -147,7 +147,7 @@ HOSTILE_ANSWER = HOSTILE_TEXT + "\n\n**Still [1] readable.**\n"
 
 NOTHING = "Nothing in the connected sources answers this question."
 
-MODELS = ("assistant", "auto", "smollm2-135m-instruct", "broken")
+MODELS = ("assistant", "auto", "smollm2-135m-instruct", "broken", "all-MiniLM-L6-v2")
 
 SECTIONS = (
     (

@@ -112,6 +112,11 @@ def test_a_pinned_model_answers_without_sources(page: Page, stub: Stub) -> None:
     expect(page.get_by_role("combobox", name="Model")).to_have_value("smollm2-135m-instruct")
 
 
+def test_only_models_that_talk_are_offered(page: Page) -> None:
+    options = page.get_by_role("combobox", name="Model").locator("option")
+    expect(options).to_have_text(["assistant", "auto", "smollm2-135m-instruct", "broken"])
+
+
 def test_an_answer_that_breaks_keeps_its_text_and_can_be_tried_again(page: Page, stub: Stub) -> None:
     page.get_by_role("combobox", name="Model").select_option("broken")
     ask(page, "Hello?")

@@ -15,7 +15,7 @@ def test_health_names_every_dependency(page: Page) -> None:
     expect(page.locator(".verdict")).to_contain_text("All systems work")
     expect(page.locator(".verdict")).to_contain_text("version 0.1.0 · up 1 d 2 h")
     expect(page.locator(".check-name").first).to_have_text("postgres")
-    expect(page.locator(".check")).to_have_count(7)
+    expect(page.locator(".check")).to_have_count(8)
     expect(page.locator(".figures")).to_contain_text("11,204")
     expect(page.locator("#pill")).to_have_attribute("data-state", "good")
 

@@ -26,6 +26,7 @@ def test_a_draft_is_written_before_ones_eyes(page: Page, stub: Stub) -> None:
     expect(page.locator("[data-stage=sections]")).to_have_attribute("data-status", "running")
     assert stages(page) == dict(zip(STAGES, ["done"] * 4 + ["running"] + ["waiting"] * 2, strict=True))
     expect(page.locator("[data-stage=questions] .stage-time")).to_have_text("590 ms")
+    expect(page.locator("[data-stage=evidence]")).to_contain_text("18 passages")
     expect(page.get_by_role("heading", level=1)).to_have_text("Automatic cleanup")
     stub.hold.clear()
     paper = page.get_by_role("article", name="Document")
@@ -58,6 +59,30 @@ def test_a_broken_event_stream_resumes_after_the_last_event(page: Page, stub: St
     draft(page)
     expect(page.locator(".arriving")).to_have_count(2)
     assert stub.resumed_after == ["", "1", "2"]
+
+
+def test_an_error_of_the_stream_is_not_one_of_the_draft(page: Page, stub: Stub) -> None:
+    stub.stream_errors = 1
+    stub.hold.add("section 1")
+    draft(page)
+    expect(page.locator(".arriving")).to_have_count(2)
+    while len(stub.resumed_after) < 2:
+        page.wait_for_timeout(20)
+    expect(page.locator(".arriving")).to_have_count(2)
+    expect(page.get_by_role("alert")).to_be_hidden()
+    stub.hold.clear()
+    expect(page.get_by_role("button", name="Download .md")).to_be_visible()
+
+
+def test_a_draft_that_has_to_wait_says_so(page: Page, stub: Stub) -> None:
+    stub.hold.add("retry")
+    draft(page, "stumbles")
+    expect(page.locator(".banner")).to_have_text(
+        "Qdrant does not answer. The draft goes on by itself in about 5.0 s."
+    )
+    stub.hold.clear()
+    expect(page.get_by_role("button", name="Download .md")).to_be_visible()
+    expect(page.locator(".banner")).to_be_hidden()
 
 
 def test_coming_back_from_another_view_replays_the_draft(page: Page, stub: Stub) -> None:

@@ -1,6 +1,6 @@
 /** Ask: a conversation with the assistant, streamed, with sources one can open. */
 
-import { isAbort, json, listOf, streamChat } from "../api.js";
+import { health, isAbort, json, listOf, streamChat } from "../api.js";
 import { announce } from "../announce.js";
 import { linkMarkers, sourceList } from "../citations.js";
 import { copyButton } from "../copy.js";
@@ -244,7 +244,12 @@ export function askView() {
   async function loadModels() {
     if (modelsKnown) return;
     try {
-      const ids = /** @type {string[]} */ (listOf(await json("v1/models")).map((m) => m.id));
+      const [listed, report] = await Promise.all([json("v1/models"), health().catch(() => ({}))]);
+      // The list names embedders too; only what the health report calls a model can talk.
+      const talking = new Set(["auto", ...(report.models ?? []).map((/** @type {any} */ m) => m.name)]);
+      const ids = /** @type {string[]} */ (listOf(listed).map((m) => m.id)).filter(
+        (id) => talking.has(id) || talking.size === 1,
+      );
       const wanted = chosenModel.get() ?? ASSISTANT;
       replace(
         picker,

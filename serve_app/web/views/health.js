@@ -94,12 +94,14 @@ function drawn(report) {
         ),
       ),
     ),
-    h("h2", {}, "Dependencies"),
-    h(
-      "ul",
-      { class: "checks" },
-      checks.map(([name, check]) => line(name, check)),
-    ),
+    !checks.length && h("p", { class: "muted" }, "The details are shown to callers with an API key only."),
+    checks.length > 0 && h("h2", {}, "Dependencies"),
+    checks.length > 0 &&
+      h(
+        "ul",
+        { class: "checks" },
+        checks.map(([name, check]) => line(name, check)),
+      ),
     models.length > 0 && h("h2", {}, "Models"),
     models.length > 0 && h("ul", { class: "checks" }, models.map(modelLine)),
   ];

@@ -1,11 +1,11 @@
 /** One RFC: written before one's eyes, then read. The address holds its id, so a reload takes it up again. */
 
-import { follow, isAbort, json, request } from "../api.js";
+import { ApiError, follow, isAbort, json, request } from "../api.js";
 import { announce } from "../announce.js";
 import { linkMarkers, sourceList } from "../citations.js";
 import { copyButton, save } from "../copy.js";
 import { fromServerHtml, h, replace } from "../dom.js";
-import { count, date, duration, words } from "../format.js";
+import { count, date, duration, plural, words } from "../format.js";
 import { icon } from "../icons.js";
 import { problemPanel } from "../problem.js";
 import { statusLabel } from "./rfc.js";
@@ -21,6 +21,7 @@ const MEANING = /** @type {Record<string, string>} */ ({
   render: "Put it together",
 });
 const LIVE = new Set(["queued", "running"]);
+const STATES = /** @type {Record<string, string>} */ ({ started: "running", pending: "waiting" });
 
 /** @typedef {{status: string, duration_ms?: number | null, note?: string, since?: number}} Stage */
 
@@ -100,12 +101,15 @@ export function rfcDocumentView() {
     try {
       await follow(
         `api/v1/rfc/${encodeURIComponent(id)}/events`,
-        ({ event, data }) => {
+        ({ event, id: seq, data }) => {
           notice.replaceChildren();
           const body = JSON.parse(data);
           if (event === "stage") takeStage(body);
           else if (event === "section") drawSection(body);
-          else if (event === "error") failure = body.problem ?? body;
+          else if (event === "retry") drawRetry(body);
+          else if (event === "error") failure = body.problem;
+          // Without a number the error is the stream's own; the draft may well go on.
+          if (event === "error" && !seq) throw new ApiError({ ...failure, retryable: true });
           drawRail();
           return event === "done" || event === "error";
         },
@@ -116,14 +120,7 @@ export function rfcDocumentView() {
             return !LIVE.has(rfc.status);
           } catch (error) {
             if (signal.aborted) throw error;
-            replace(
-              notice,
-              h(
-                "p",
-                { class: "banner", role: "status" },
-                "Connection lost. Trying again; the draft goes on meanwhile.",
-              ),
-            );
+            tell("Connection lost. Trying again; the draft goes on meanwhile.");
             return false;
           }
         },
@@ -138,22 +135,29 @@ export function rfcDocumentView() {
     announce(rfc.status === "done" ? "The RFC is ready" : `The RFC is ${words(rfc.status)}`);
   }
 
+  /** @param {string} text */
+  const tell = (text) => replace(notice, h("p", { class: "banner", role: "status" }, text));
+
+  /** @param {{in_s: number, problem: {detail: string}}} event */
+  const drawRetry = ({ in_s, problem }) =>
+    tell(`${problem.detail} The draft goes on by itself in about ${duration(in_s * 1000)}.`);
+
   /** @param {any[]} known */
   function takeStages(known) {
     for (const { stage, status, duration_ms } of known)
-      stages.set(stage, { ...stages.get(stage), status, duration_ms });
+      stages.set(stage, { ...stages.get(stage), status: STATES[status] ?? status, duration_ms });
   }
 
   /** @param {any} event */
   function takeStage(event) {
-    const running = event.status === "started" || event.status === "running";
+    const status = STATES[event.status] ?? event.status;
     stages.set(event.stage, {
-      status: running ? "running" : event.status,
+      status,
       duration_ms: event.duration_ms,
-      note: typeof event.detail === "string" ? event.detail : undefined,
-      since: running ? performance.now() : undefined,
+      note: stageNote(event),
+      since: status === "running" ? performance.now() : undefined,
     });
-    announce(`${MEANING[event.stage] ?? words(event.stage)}: ${running ? "started" : words(event.status)}`);
+    announce(`${MEANING[event.stage] ?? words(event.stage)}: ${status}`);
   }
 
   function drawRail() {
@@ -212,7 +216,7 @@ export function rfcDocumentView() {
         statusLabel(rfc.status),
         h("span", {}, words(rfc.template ?? "")),
         h("span", {}, date(rfc.created_at)),
-        rfc.llm_provider && h("span", {}, rfc.llm_provider),
+        rfc.model && h("span", {}, rfc.model),
         rfc.tokens_used > 0 && h("span", {}, `${count(rfc.tokens_used)} tokens`),
         rfc.generation_time_ms > 0 && h("span", {}, duration(rfc.generation_time_ms)),
       ),
@@ -379,4 +383,24 @@ export function rfcDocumentView() {
 function withoutTitle(markdown, title) {
   const [first, ...rest] = markdown.trimStart().split("\n");
   return (first.replace(/^#+\s*/, "").trim() === title.trim() ? rest.join("\n") : markdown).trim();
+}
+
+/**
+ * The figures of a finished stage in words.
+ *
+ * @param {any} event
+ */
+function stageNote(event) {
+  if (event.status !== "done") return undefined;
+  const many = (/** @type {unknown} */ value) => (Array.isArray(value) ? value.length : Number(value));
+  const parts = [
+    event.sentences !== undefined && plural(many(event.sentences), "sentence"),
+    event.open !== undefined && plural(many(event.open), "open question"),
+    event.passages !== undefined && plural(many(event.passages), "passage"),
+    event.sections !== undefined && plural(many(event.sections), "section"),
+    event.dropped > 0 && `${count(event.dropped)} dropped`,
+    event.open_points > 0 && plural(event.open_points, "open point"),
+    event.citations !== undefined && plural(many(event.citations), "citation"),
+  ];
+  return parts.filter(Boolean).join(" · ") || undefined;
 }
