@@ -24,10 +24,8 @@ def stack_memory(state: State, plan: Plan | None, *, exact: bool = False) -> dic
     groups: dict[str, list[psutil.Process]] = {}
     for name, record in state.services.items():
         if record.process is not None:
-            groups[name] = members(record.process, markers.get(name, ""))
-            if name == "postgres":
-                groups[name] += _descendants(record.process, groups[name])
-    groups["supervisor"] = members(state.leader) + members(state.standby)
+            groups[name] = _family(record.process, markers.get(name, ""))
+    groups["supervisor"] = [p for leader in (state.leader, state.standby) if leader for p in members(leader)]
     return {name: _sum(processes, exact) for name, processes in groups.items()}
 
 
@@ -37,14 +35,15 @@ def total_pss(memory: dict[str, Memory]) -> int | None:
     return sum(known) if known and len(known) == len(memory) else None
 
 
-def _descendants(identity: Identity, known: list[psutil.Process]) -> list[psutil.Process]:
-    """Postgres gives every backend a session of its own."""
+def _family(identity: Identity, marker: str) -> list[psutil.Process]:
+    """A service's session and its descendants: Postgres gives every backend a session of its own."""
+    family = {process.pid: process for process in members(identity, marker)}
     try:
-        children = psutil.Process(identity.pid).children(recursive=True)
+        leader = psutil.Process(identity.pid)
+        family |= {process.pid: process for process in (leader, *leader.children(recursive=True))}
     except psutil.Error:
-        return []
-    pids = {process.pid for process in known}
-    return [child for child in children if child.pid not in pids]
+        pass
+    return list(family.values())
 
 
 def _sum(processes: list[psutil.Process], exact: bool) -> Memory:

@@ -10,7 +10,7 @@ from assistant.errors import InvalidInput
 from cluster.cli import exits
 from cluster.cli.installation import Installation
 from cluster.cli.options import Json
-from cluster.cli.output import note, plain, say, say_json, stderr
+from cluster.cli.output import note, plain, say, say_json, stderr, stdout
 
 EXCERPT = 320
 
@@ -68,9 +68,7 @@ def ingest(
     if json_output:
         say_json(report.as_json())
     else:
-        from rich.console import Console
-
-        report.print(Console())
+        report.print(stdout())
     if report.exit_code:
         raise typer.Exit(exits.ERROR)
 
@@ -163,8 +161,6 @@ def _print_sources(answer: Mapping[str, Any]) -> None:
             say(f"      “{excerpt(citation['quote'], 160)}”")
     if answer and not answer.get("grounded", True):
         note("No stored passage supports this.")
-    if answer.get("extractive"):
-        note("Assembled from sentences of the sources: the model in use is too small to write freely.")
 
 
 def location(item: Mapping[str, Any]) -> str:

@@ -46,8 +46,14 @@ def stderr() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def stdout() -> "Console":
+    """For tables: as wide as they need where no terminal limits them."""
     from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -57,7 +63,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         made.add_column(column, overflow="fold")
     for row in rows:
         made.add_row(*(Text(plain(str(cell))) for cell in row))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(made)
+    stdout().print(made)
 
 
 def report_error(error: AssistantError, as_json: bool) -> None:

@@ -170,7 +170,7 @@ def _show(event: "Event") -> None:
     if event.name == "stage":
         note(f"  {data.get('stage', ''):<12} {data.get('status', ''):<8} {_seconds(data.get('duration_ms'))}")
     elif event.name == "section":
-        note(f"    {data.get('index', '')}. {data.get('title', '')}")
+        note(f"    {int(data.get('index', 0)) + 1}. {data.get('title', '')}")
     elif event.name == "retry":
         note(f"  trying again: {data.get('detail') or data.get('reason') or ''}")
 
