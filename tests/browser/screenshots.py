@@ -49,7 +49,7 @@ def main() -> int:
         url = arguments.url or stack.enter_context(serving(create_app(with_history(Stub()))))
         browser = stack.enter_context(chromium(executable))
         for name, go in {"ask": ask, "rfc": rfc}.items():
-            context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+            context = browser.new_context(viewport={"width": 1280, "height": 880}, color_scheme="light")
             page = context.new_page()
             page.goto(url)
             page.locator("#pill[data-state=good], #pill[data-state=middle], #pill[data-state=bad]").wait_for()
