@@ -57,12 +57,7 @@ class Import:
 
 def imports_of(source: str, file: str) -> Iterator[Import]:
     tree = ast.parse(source, file)
-    inside = {
-        id(n)
-        for f in ast.walk(tree)
-        if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)
-        for n in ast.walk(f)
-    }
+    inside = {id(n) for block in ast.walk(tree) if _runs_later(block) for n in ast.walk(block)}
     for node in ast.walk(tree):
         top = id(node) not in inside
         if isinstance(node, ast.Import):
@@ -73,6 +68,13 @@ def imports_of(source: str, file: str) -> Iterator[Import]:
             yield Import(file, node.lineno, base, node.level > 0, top)
             for alias in node.names:
                 yield Import(file, node.lineno, f"{base}.{alias.name}", node.level > 0, top)
+
+
+def _runs_later(node: ast.AST) -> bool:
+    """Whether imports below this node cost nothing when the module is imported."""
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def breach(found: Import) -> str | None:

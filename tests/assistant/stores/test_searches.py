@@ -39,7 +39,7 @@ async def stored(database: Database, table: str = "search_queries") -> list[Dict
 
 async def drained(log: SearchLog) -> None:
     async with asyncio.timeout(60):
-        while log.waiting:  # noqa: ASYNC110
+        while log.waiting:
             await asyncio.sleep(0.05)
 
 
