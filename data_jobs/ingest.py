@@ -150,18 +150,19 @@ class Ingestion:
             case "none":
                 return Stored()
             case "in process":
-                if self._embedder is None:
-                    self._progress.phase(name, "loading the embedder")
-                    self._embedder = await asyncio.to_thread(
-                        SentenceTransformerEmbedder, self._settings.embedder, self._settings.embedder_path
-                    )
-                self._progress.phase(name, "embedding")
-                return await run_in_process(plan.tasks, job, stores, self._embedder, advance)
+                return await run_in_process(plan.tasks, job, stores, self._load_embedder, advance)
             case _:
                 self._progress.phase(name, "starting Ray")
                 connect()
                 self._progress.phase(name, "embedding on Ray")
                 return await run_on_ray(plan.tasks, job, advance)
+
+    def _load_embedder(self) -> Embedder:
+        if self._embedder is None:
+            self._embedder = SentenceTransformerEmbedder(
+                self._settings.embedder, self._settings.embedder_path
+            )
+        return self._embedder
 
     async def _lost(self, stores: Stores, job: Job, manifest: dict[str, ManifestEntry]) -> frozenset[UUID]:
         """Documents that Postgres calls ready while the vector store has fewer of their chunks.

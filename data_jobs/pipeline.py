@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from assistant.errors import AssistantError, ConfigurationError
+from assistant.errors import AssistantError, Unavailable
 from assistant.retrieval.embedders import Embedder
 from data_jobs.chunk_stage import chunk_row, chunk_task
 from data_jobs.embed_stage import EmbedStage, embed_parts
-from data_jobs.job import Job, Task
+from data_jobs.job import Job, Part, Task
 from data_jobs.store_stage import Stored, Stores, StoreStage
 
 Report = Callable[[Stored], None]
@@ -23,44 +23,62 @@ DOCUMENTS_PER_BLOCK = 8
 PARTS_PER_BATCH = 16
 """Parts embedded in one call, which sorts their chunks by length: more means less padding."""
 POLL_S = 0.5
+START_ATTEMPTS = 3
 IN_PROCESS_DOCUMENTS = 8
 
 
 async def run_in_process(
-    tasks: Sequence[Task], job: Job, stores: Stores, embedder: Embedder, report: Report
+    tasks: Sequence[Task], job: Job, stores: Stores, load: Callable[[], Embedder], report: Report
 ) -> Stored:
-    """Without Ray: an actor pool costs more seconds than a handful of documents."""
+    """Without Ray: an actor pool costs more seconds than a handful of documents.
+
+    `load` is called when there is something to embed: a file that stays broken must not cost a model.
+    """
     stage = StoreStage(stores, job)
     total = Stored()
     for start in range(0, len(tasks), IN_PROCESS_DOCUMENTS):
         batch = tasks[start : start + IN_PROCESS_DOCUMENTS]
         parts = [part for task in batch for part in await asyncio.to_thread(chunk_task, task, job)]
         for first in range(0, len(parts), PARTS_PER_BATCH):
-            embedded = await asyncio.to_thread(embed_parts, parts[first : first + PARTS_PER_BATCH], embedder)
-            stored = await stage.store(embedded)
+            some = parts[first : first + PARTS_PER_BATCH]
+            if any(part.chunks for part in some):
+                some = await asyncio.to_thread(_embed, some, load)
+            stored = await stage.store(some)
             report(stored)
             total += stored
     return total
 
 
+def _embed(parts: list[Part], load: Callable[[], Embedder]) -> list[Part]:
+    return embed_parts(parts, load())
+
+
 def connect() -> None:
     """Join the cluster named by RAY_ADDRESS, or start a small one that ends with this process."""
+    # Ray's C++ side writes notes about actors straight to the terminal, across the progress bar.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     if ray.is_initialized():
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(address="local", num_cpus=2, include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = f"the cluster at RAY_ADDRESS={address}" if address else "a local cluster"
-        raise ConfigurationError(
-            f"Ray: {where} does not answer: {error}", hint="Look at `ai-assistant status`."
-        ) from None
+    where = (
+        {"address": address} if address else {"address": "local", "num_cpus": 2, "include_dashboard": False}
+    )
+    for attempt in range(START_ATTEMPTS):
+        try:
+            ray.init(**where, **quiet)
+            return
+        except Exception as error:
+            # Ray gives its own node 30 s, which a busy machine does not make, and raises bare exceptions.
+            ray.shutdown()
+            if attempt + 1 == START_ATTEMPTS:
+                name = f"the cluster at RAY_ADDRESS={address}" if address else "a local cluster"
+                raise Unavailable(
+                    f"Ray: {name} does not answer: {error}",
+                    hint="Look at `ai-assistant status`, then run it again.",
+                ) from error
 
 
 async def run_on_ray(tasks: Sequence[Task], job: Job, report: Report) -> Stored:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -66,20 +67,10 @@ class IngestReport:
         console.print(self._renderable())
 
     def _renderable(self) -> Group:
-        table = Table(title="Ingestion", title_justify="left")
-        table.add_column("source")
-        for name in (
-            "documents",
-            "added",
-            "changed",
-            "unchanged",
-            "removed",
-            "skipped",
-            "chunks",
-            "chunks/s",
-            "s",
-        ):
-            table.add_column(name, justify="right")
+        table = Table(box=SIMPLE, pad_edge=False)
+        table.add_column("source", overflow="fold", min_width=14)
+        for name in ("docs", "new", "changed", "same", "gone", "skipped", "chunks", "per s", "s"):
+            table.add_column(name, justify="right", no_wrap=True)
         for s in self.sources:
             counts = (s.documents, s.added, s.changed, s.unchanged, s.removed, s.failed, s.chunks)
             table.add_row(s.source, *map(str, counts), f"{s.chunks_per_s:.1f}", f"{s.seconds:.1f}")

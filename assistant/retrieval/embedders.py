@@ -70,7 +70,9 @@ class SentenceTransformerEmbedder(TextTokenizer):
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import torch
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         torch.set_num_threads(settings.threads)
         self.name = settings.name
         self.dimension = settings.dimension

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assistant.retrieval.citations import MarkerResolver, resolve
@@ -46,6 +46,7 @@ pieces = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(pieces=pieces)
 def test_a_stream_gives_what_the_whole_text_gives(pieces: list[str]) -> None:
     resolver = MarkerResolver(HITS)

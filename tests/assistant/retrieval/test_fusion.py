@@ -3,7 +3,7 @@
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assistant.retrieval.fusion import reciprocal_rank, weighted
@@ -39,6 +39,7 @@ def test_reciprocal_rank_sums_over_the_sides() -> None:
     assert [(f.id, pytest.approx(f.score)) for f in fused] == [(B, 1 / 62 + 1 / 61), (A, 1 / 61)]
 
 
+@settings(deadline=None)
 @given(dense=sides, sparse=sides, weight=st.floats(0, 1))
 def test_every_candidate_comes_out_once_in_order(
     dense: list[Scored], sparse: list[Scored], weight: float
@@ -49,6 +50,7 @@ def test_every_candidate_comes_out_once_in_order(
         assert all(0 <= f.score <= 1 for f in fused)
 
 
+@settings(deadline=None)
 @given(dense=sides, sparse=sides)
 def test_the_ends_of_the_weight_are_one_side_alone(dense: list[Scored], sparse: list[Scored]) -> None:
     by_dense = {f.id: f.score for f in weighted(dense, sparse, 1.0)}

@@ -1,7 +1,7 @@
 """Sentences by offsets."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assistant.retrieval.sentences import sentence_spans
@@ -22,6 +22,7 @@ def test_sentences(text: str, expected: list[str]) -> None:
     assert [text[a:b] for a, b in sentence_spans(text)] == expected
 
 
+@settings(deadline=None)
 @given(text=st.text(alphabet="Ab .!?\n\"'`*e.g", max_size=200))
 def test_nothing_but_white_space_is_between_sentences(text: str) -> None:
     position = 0
