@@ -24,6 +24,8 @@ def deployment_options(settings: Settings, part: Part | ModelSpec) -> dict[str, 
     Our own admission refuses first, with a problem body; Serve's limits lie above it as a last resort.
     """
     serve = settings.serve
+    # Those worked on, those waiting, and those watching drafts.
+    admitted = 2 * serve.max_ongoing_requests + serve.max_queued_requests
     own: dict[str, Any]
     if isinstance(part, ModelSpec):
         own = {
@@ -32,15 +34,12 @@ def deployment_options(settings: Settings, part: Part | ModelSpec) -> dict[str, 
             "ray_actor_options": {"num_cpus": serve.llm_cpus, "num_gpus": part.gpus},
         }
     elif part == "Router":
-        watchers = serve.max_ongoing_requests
         own = {
             "name": "Router",
             "num_replicas": serve.router_replicas,
-            "max_ongoing_requests": serve.max_ongoing_requests
-            + serve.max_queued_requests
-            + watchers
-            + PAGE_ROOM,
-            "max_queued_requests": max(1, serve.max_queued_requests),
+            "max_ongoing_requests": admitted + PAGE_ROOM,
+            # A burst counts as queued while Serve looks for a replica, so this must not be small.
+            "max_queued_requests": admitted + PAGE_ROOM,
             "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1.0),
             "ray_actor_options": {"num_cpus": 0},
         }
@@ -49,7 +48,7 @@ def deployment_options(settings: Settings, part: Part | ModelSpec) -> dict[str, 
             "name": "Retriever",
             "num_replicas": serve.retriever_replicas,
             "max_ongoing_requests": serve.max_ongoing_requests + HEALTH_ROOM,
-            "max_queued_requests": max(1, serve.max_queued_requests),
+            "max_queued_requests": admitted + HEALTH_ROOM,
             "ray_actor_options": {"num_cpus": serve.retriever_cpus},
         }
     else:

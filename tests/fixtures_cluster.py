@@ -1,9 +1,11 @@
 """Shared fixtures: one Ray cluster for the whole test session, with Serve's proxy on a port of its own."""
 
+import gc
 import os
 import shutil
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,8 @@ import psutil
 import pytest
 
 NEEDED_GIB = 3.0
+STARTS = 3
+"""Ray gives its own processes 30 seconds to come up, which a machine busy with other tests may not hold."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,14 @@ class RayCluster:
 
     url: str
     address: str
+
+
+def import_serve() -> None:
+    """Import Ray Serve, whose own modules warn of their use of pydantic: our tests take warnings as errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray.serve
+        import ray.util.metrics  # noqa: F401
 
 
 def free_port() -> int:
@@ -38,45 +50,66 @@ def ray_cluster() -> Iterator[RayCluster]:
     if free_gib < NEEDED_GIB:
         pytest.skip(f"a Ray cluster needs {NEEDED_GIB:.0f} GiB of memory, {free_gib:.1f} are free")
     # Unix socket paths end near 100 characters: pytest's own folders are too deep.
-    folder = tempfile.mkdtemp(prefix="aia-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    folder = tempfile.mkdtemp(prefix="aia-t-", dir="/tmp" if os.path.isdir("/tmp") else None)
     os.environ["RAY_TMPDIR"] = folder
     os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "200"
-    before = _children()
-    import ray
+    import_serve()
     from ray import serve
 
-    port = free_port()
-    context: Any = ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        object_store_memory=200_000_000,
-        _temp_dir=folder,
-    )
+    before = _children()
     try:
+        address = _start(folder, before)
+        port = free_port()
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": "127.0.0.1", "port": port},
             logging_config={"encoding": "JSON", "enable_access_log": False},
         )
-        yield RayCluster(f"http://127.0.0.1:{port}", context.address_info["gcs_address"])
-    finally:
-        started = _children() - before
+        yield RayCluster(f"http://127.0.0.1:{port}", address)
         serve.shutdown()
-        ray.shutdown()
-        _end(started)
+    finally:
+        _stop(before)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: str, before: set[psutil.Process]) -> str:
+    """The address of a new Ray node."""
+    import ray
+
+    for attempt in range(1, STARTS + 1):
+        try:
+            context: Any = ray.init(
+                address="local",
+                num_cpus=2,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                object_store_memory=200_000_000,
+                _temp_dir=folder,
+            )
+            return str(context.address_info["gcs_address"])
+        except Exception:
+            _stop(before)
+            if attempt == STARTS:
+                raise
+    raise AssertionError
+
+
+def _stop(before: set[psutil.Process]) -> None:
+    """Ray ends its processes itself; what is still there after some seconds is killed by id."""
+    import ray
+
+    started = _children() - before
+    with warnings.catch_warnings():
+        # Ray drops the handles of its processes without waiting for them.
+        warnings.simplefilter("ignore")
+        ray.shutdown()
+        _, alive = psutil.wait_procs(list(started), timeout=15)
+        for process in alive:
+            process.kill()
+        psutil.wait_procs(alive, timeout=5)
+        gc.collect()
 
 
 def _children() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
-
-
-def _end(processes: set[psutil.Process]) -> None:
-    """Ray ends its processes itself; what is still there after some seconds is killed by id."""
-    _, alive = psutil.wait_procs(list(processes), timeout=15)
-    for process in alive:
-        process.kill()
-    psutil.wait_procs(alive, timeout=5)

@@ -34,6 +34,9 @@ from assistant.telemetry import NullMeter
 from assistant.types import Hit, Principal
 from serve_app.api.application import create_app
 from serve_app.api.services import Embeddings, Services
+from tests.fixtures_cluster import import_serve
+
+import_serve()
 
 AWAY = PostgresSettings(url=SecretStr("postgresql://nobody@127.0.0.1:9/none"))
 """A database that is never opened: every use says that Postgres is closed."""
@@ -181,7 +184,7 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=2))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        while not server.started:  # noqa: ASYNC110
+        while not server.started:
             await asyncio.sleep(0.01)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
@@ -193,5 +196,5 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
 async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
     """Wait for a condition; TimeoutError when it does not come true."""
     async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.01)
