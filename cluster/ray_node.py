@@ -253,6 +253,7 @@ def main() -> None:
     except BaseException as error:
         known = isinstance(error, AssistantError)
         node.report.failure = str(error) if known else last_line(f"{type(error).__name__}: {error}")
+        node.report.final = isinstance(error, ConfigurationError)
         node.say("failed")
         _log(node.report.failure if known else traceback.format_exc())
         # Ray's own exit handlers may wait for processes that are dead; the supervisor sweeps what is left.

@@ -11,7 +11,10 @@ from cluster.processes import Identity, identify, is_alive
 
 @dataclass(slots=True)
 class RayReport:
-    """`stage` in words; `failure` once it has given up, in one sentence. `address` is what drivers join."""
+    """`stage` in words; `failure` once it has given up, in one sentence. `address` is what drivers join.
+
+    `final`: the configuration is wrong, so another try would fail the same way.
+    """
 
     process: Identity | None = None
     stage: str = ""
@@ -19,6 +22,7 @@ class RayReport:
     dashboard: str = ""
     session: str = ""
     failure: str = ""
+    final: bool = False
 
     @classmethod
     def begin(cls) -> "RayReport":

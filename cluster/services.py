@@ -182,7 +182,7 @@ class PlanBuilder:
             patience_s=90,
             stop_timeout_s=10,
             # Nobody waits for it while the rest starts.
-            nice=5,
+            nice=10,
         )
 
     def _ray(self, env: dict[str, str]) -> ServiceSpec:

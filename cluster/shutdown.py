@@ -103,6 +103,7 @@ def _stop_services(layout: Layout, state: State, report: Report | None) -> list[
         took = time.monotonic() - started
         record.phase, record.process, record.ready_at = "stopped", None, None
         record.restarts = record.failures = 0
+        record.failure = record.detail = ""
         stopped.append(Stopped(name, by_itself, took))
         if report:
             report(name, "stopped" if by_itself else "killed", took)

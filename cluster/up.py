@@ -21,7 +21,7 @@ from cluster.services import PlanBuilder, models_file
 from cluster.state import ServiceRecord, State
 
 FREE_BYTES_NEEDED = 500_000_000
-FAILURES = {"postgres": 8, "ray": 2}
+FAILURES = {"postgres": 8, "ray": 3}
 """Starts that may fail before `up` gives up; a killed Postgres needs some until its old backends have left."""
 FAILURES_ELSE = 4
 LOOK_S = 0.1
@@ -224,8 +224,7 @@ class Up:
         reason, limit = record.failure, FAILURES.get(spec.name, FAILURES_ELSE)
         report = RayReport.read(self.layout.ray_report) if spec.name == "ray" else None
         if report and report.failure:
-            # It knows why it gave up: trying again would only take longer.
-            reason, limit = report.failure, 1
+            reason, limit = report.failure, 1 if report.final else limit
         if record.failures < limit:
             return
         raise Unavailable(
