@@ -11,7 +11,8 @@ LINE = re.compile(r"^(?P<indent> *)(?P<name>[\w.\-]+/?)(?:\s{2,}|$)")
 
 def tree_of(readme: str) -> set[str]:
     """The paths of the first code block that starts with `assistant/`."""
-    block = next(b for b in re.findall(r"```\n(.*?)```", readme, re.DOTALL) if b.startswith("assistant/"))
+    blocks = re.findall(r"^```\w*\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    block = next(b for b in blocks if b.startswith("assistant/"))
     paths: set[str] = set()
     parents: list[str] = []
     for line in block.splitlines():
