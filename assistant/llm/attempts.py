@@ -76,10 +76,14 @@ class Trials:
         self._too_long: ContextTooLong | None = None
         self._too_small = 0
 
-    def __iter__(self) -> Iterator[Line]:
-        for line in self._plan:
-            if line.spec.context_tokens > self._too_small:
-                yield line
+    def __iter__(self) -> Iterator[tuple[Line, bool]]:
+        """Each backend, and whether another one could follow it."""
+        for position, line in enumerate(self._plan):
+            if self._fits(line):
+                yield line, any(self._fits(other) for other in self._plan[position + 1 :])
+
+    def _fits(self, line: Line) -> bool:
+        return line.spec.context_tokens > self._too_small
 
     def note(self, line: Line, error: BackendFailed | ContextTooLong) -> None:
         if isinstance(error, ContextTooLong):
@@ -99,10 +103,15 @@ class Trials:
 
 
 class Watch:
-    """Times one attempt and holds it to its limits."""
+    """Times one attempt and holds it to its limits.
 
-    def __init__(self, line: Line, context: RequestContext) -> None:
+    A slow first token is given up only when `another` backend could do better; the last one has until the
+    deadline, since a late answer beats none.
+    """
+
+    def __init__(self, line: Line, context: RequestContext, another: bool) -> None:
         self._line = line
+        self._another = another
         self._context = context
         self._started_at = now()
         self._started = time.monotonic()
@@ -156,8 +165,10 @@ class Watch:
         spec, name = self._line.spec, self._line.backend.name
         waiting_for_first = self._first_token_s is None
         limit = spec.first_token_timeout_s if waiting_for_first else spec.stall_timeout_s
+        remaining = self._context.remaining_s()
+        patient = waiting_for_first and not self._another
         try:
-            async with asyncio.timeout(min(limit, self._context.remaining_s())):
+            async with asyncio.timeout(remaining if patient else min(limit, remaining)):
                 return await anext(pieces)
         except StopAsyncIteration:
             raise failed(name, "truncated", "the stream ended before the answer did") from None

@@ -57,8 +57,8 @@ class ModelSpec(BaseModel):
     writing: Literal["extractive", "free"] = "free"
     """extractive: a small model that only phrases; answers are assembled from evidence sentences."""
     first_token_timeout_s: float = Field(60.0, gt=0)
-    """Longest wait for the first token before the next model is tried."""
-    stall_timeout_s: float = Field(30.0, gt=0)
+    """Longest wait for the first token before the next model is tried; the last one has until the deadline."""
+    stall_timeout_s: float = Field(60.0, gt=0)
     """Longest pause between two tokens before the answer counts as broken."""
     options: Mapping[str, Any] = Field(default_factory=dict)
     """Settings of the engine; models.yaml lists them per engine."""

@@ -70,10 +70,10 @@ class LlmRouter:
         """
         request = self._complete_request(request)
         trials = Trials(request.model, self._plan(request))
-        for line in trials:
+        for line, another in trials:
             sent = False
             try:
-                async with aclosing(self._attempt(line, request, context)) as pieces:
+                async with aclosing(self._attempt(line, another, request, context)) as pieces:
                     async for piece in pieces:
                         sent = sent or bool(piece.text)
                         yield self._routed(line, piece)
@@ -88,10 +88,10 @@ class LlmRouter:
         """The whole answer. Raises as `stream`, but a backend that breaks off is replaced too."""
         request = self._complete_request(request)
         trials = Trials(request.model, self._plan(request))
-        for line in trials:
+        for line, another in trials:
             texts, last = [], Piece()
             try:
-                async with aclosing(self._attempt(line, request, context)) as pieces:
+                async with aclosing(self._attempt(line, another, request, context)) as pieces:
                     async for piece in pieces:
                         texts.append(piece.text)
                         last = piece
@@ -132,10 +132,10 @@ class LlmRouter:
         return replace(request, max_tokens=self._default_max_tokens)
 
     async def _attempt(
-        self, line: Line, request: ChatRequest, context: RequestContext
+        self, line: Line, another: bool, request: ChatRequest, context: RequestContext
     ) -> AsyncGenerator[Piece, None]:
         """One backend's answer within its time limits, metered and recorded whatever happens."""
-        watch = Watch(line, context)
+        watch = Watch(line, context, another)
         line.in_flight += 1
         pieces = line.backend.stream(request, context)
         try:

@@ -127,23 +127,7 @@ class LlamaCppEngine:
     def _load(self) -> Any:
         import xllamacpp
 
-        params = xllamacpp.CommonParams()
-        params.model.path = str(self._model)
-        params.n_parallel = self._spec.slots
-        params.n_ctx = self._spec.context_tokens * self._spec.slots
-        params.n_gpu_layers = self._options.gpu_layers
-        params.n_batch = self._options.batch_tokens
-        params.n_ubatch = self._options.batch_tokens
-        params.cpuparams.n_threads = self._spec.threads
-        params.cpuparams_batch.n_threads = self._spec.threads
-        params.cache_ram_mib = self._options.prompt_cache_mib
-        # Fitting would silently shrink the context that the catalogue promises.
-        params.fit_params = False
-        params.kv_unified = False
-        params.ctx_shift = False
-        params.endpoint_metrics = True
-        params.ui = False
-        params.verbosity = 1
+        params = common_params(self._spec, self._model, self._options)
         # The library always opens its own HTTP server, without a key. A socket that nobody else can reach,
         # and whose name is gone once it is open, keeps it from being a way in.
         folder = tempfile.mkdtemp(prefix="llama-")
@@ -253,3 +237,27 @@ class _Stream:
         if error.get("code") == 400:
             return InvalidInput(f"llama.cpp refused the request: {message}", field="messages")
         return failed(self._spec.name, "engine", message)
+
+
+def common_params(spec: ModelSpec, model: Path, options: LlamaCppOptions) -> Any:
+    """llama.cpp's parameters for `spec`, without an address to listen on."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model)
+    params.n_parallel = spec.slots
+    params.n_ctx = spec.context_tokens * spec.slots
+    params.n_gpu_layers = options.gpu_layers
+    params.n_batch = options.batch_tokens
+    params.n_ubatch = options.batch_tokens
+    params.cpuparams.n_threads = spec.threads
+    params.cpuparams_batch.n_threads = spec.threads
+    params.cache_ram_mib = options.prompt_cache_mib
+    # Fitting would silently shrink the context that the catalogue promises.
+    params.fit_params = False
+    params.kv_unified = False
+    params.ctx_shift = False
+    params.endpoint_metrics = True
+    params.ui = False
+    params.verbosity = 1
+    return params

@@ -164,6 +164,12 @@ async def test_a_hung_backend_is_left_after_its_first_token_limit() -> None:
     assert stage.backends[0].running == 0
 
 
+async def test_the_last_backend_may_take_longer_for_its_first_token() -> None:
+    slow = Reply("late", first_token_s=0.2)
+    stage = Stage(["x"], [slow], specs=[{}, {"first_token_timeout_s": 0.01}])
+    assert text_of(await stage.run(ask("m1"))) == "late"
+
+
 async def test_a_stall_in_the_middle_is_an_error_and_frees_the_slot() -> None:
     stage = Stage([Reply("one two", fail_after=1, failure="hang")], specs=[{"stall_timeout_s": 0.05}])
     with pytest.raises(BackendFailed, match="no token within"):
