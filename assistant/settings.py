@@ -119,6 +119,9 @@ class RfcSettings(Section):
     """Most passages of one document within a section, so that no single page writes it."""
     parallel_sections: int = Field(2, ge=1, le=16)
     """Sections (and searches) worked on at once."""
+    lead_sentences: bool = False
+    """Let a small model (`writing: extractive`) offer one checked lead sentence per section. Off: of some 50
+    that the built-in model offered on real evidence, the checks refused all but one, and that one was wrong."""
     section_tokens: int = Field(700, ge=64)
     """Longest section a freely writing model may produce."""
     stage_models: dict[Literal["questions", "sections"], str] = {}

@@ -2,20 +2,21 @@
 
 import re
 from dataclasses import replace
+from difflib import SequenceMatcher
 
 from assistant.retrieval.sentences import sentence_spans
-from assistant.rfc.artefacts import Block, Dropped, Pointer, SectionDraft, Statement
+from assistant.rfc.artefacts import Block, Dropped, SectionDraft, Statement
 from assistant.rfc.sentences import clean
 from assistant.rfc.support import unsupported
-from assistant.rfc.words import content, overlap, similarity
+from assistant.rfc.words import content, similarity
 from assistant.rfc.work import Work
 
 LEAST_QUOTES = 2
 """Below this many quotations there is nothing to sum up."""
 MOST_WORDS, LEAST_WORDS = 35, 6
 LEAST_OVERLAP = 0.8
-COPY = 0.7
-SOURCES = 2
+COPY = 0.8
+LEAST_IN_ORDER = 0.8
 TOKENS = 60
 CHATTER = re.compile(
     r"\b(notes?|section|sentence|proposal called|in common|summary|here (is|are)|sure|I|we|you|our|this document)\b",
@@ -43,7 +44,7 @@ async def with_lead(draft: SectionDraft, work: Work) -> SectionDraft:
     reason = refused(text, quotes)
     if reason:
         return replace(draft, use=use, dropped=(*draft.dropped, Dropped(draft.key, text, reason)))
-    lead = Block("paragraph", (Statement(text, "model", pointers(text, quotes)),))
+    lead = Block("paragraph", (Statement(text, "model", closest(text, quotes).pointers),))
     first = next(i for i, b in enumerate(draft.blocks) if any(s.origin == "evidence" for s in b.statements))
     return replace(draft, use=use, blocks=(*draft.blocks[:first], lead, *draft.blocks[first:]))
 
@@ -64,18 +65,25 @@ def refused(text: str, quotes: list[Statement]) -> str | None:
         return "it speaks about the task"
     if any(similarity(text, q.text) > COPY for q in quotes):
         return "it repeats a quotation"
-    return unsupported(text, [q.text for q in closest(text, quotes)], least_overlap=LEAST_OVERLAP)
+    source = closest(text, quotes).text
+    if reason := unsupported(text, [source], least_overlap=LEAST_OVERLAP):
+        return reason
+    if in_order(text, source) < LEAST_IN_ORDER:
+        return "it puts the words of its source into another order"
+    return None
 
 
-def closest(text: str, quotes: list[Statement]) -> list[Statement]:
-    """The few quotations that share most words with the sentence, best first."""
+def closest(text: str, quotes: list[Statement]) -> Statement:
+    """The quotation that shares most words with the sentence.
+
+    One only: a sentence made of two sources' words easily says of one thing what is true of the other.
+    """
     words = set(content(text))
-    ranked = sorted(quotes, key=lambda q: -len(words & set(content(q.text))))
-    best = ranked[:1]
-    if best and overlap(text, [best[0].text]) < 1:
-        best = ranked[:SOURCES]
-    return best
+    return max(quotes, key=lambda q: len(words & set(content(q.text))))
 
 
-def pointers(text: str, quotes: list[Statement]) -> tuple[Pointer, ...]:
-    return tuple(dict.fromkeys(p for q in closest(text, quotes) for p in q.pointers))
+def in_order(text: str, source: str) -> float:
+    """Share of the sentence's words that stand in its source in the same order: who does what to whom."""
+    own, other = content(text), content(source)
+    blocks = SequenceMatcher(None, own, other, autojunk=False).get_matching_blocks()
+    return sum(b.size for b in blocks) / max(1, len(own))

@@ -131,21 +131,24 @@ def header(work: Work) -> str:
     citing = work.of(EvidenceArtefact)
     models = sorted({s.use.model for s in sections.sections if s.use.model})
     failures = sum(bool(s.use.failures) for s in sections.sections)
-    if sections.writing == "free":
-        assembled = [s.title for s in sections.sections if s.extractive and s.blocks]
-        how = f"Written by {', '.join(models) or 'a model'} from the passages cited, checked sentence by sentence."
+    assembled = [s.title for s in sections.sections if s.extractive and s.blocks]
+    if sections.writing == "free" and models:
+        how = f"Written by {', '.join(models)} from the passages cited, checked sentence by sentence."
         if assembled:
             how += f" Extractive (quotations only): {', '.join(assembled)}."
+        if failures:
+            how += f" No model answered for {failures} sections."
     else:
-        how = "Extractive: sentences of the brief and quotations from the knowledge base, not freely written."
-        if models:
-            how += (
-                f" {', '.join(models)} offered lead sentences; only those that passed the checks are shown."
-            )
-    if failures:
+        how = "Extractive: sentences of the brief and quotations from the knowledge base. "
         how += (
-            f" No model answered for {failures} sections." if models else " No language model was available."
+            f"{', '.join(models)} offered lead sentences; only those that passed the checks are shown."
+            if models
+            else "No language model wrote any of it"
         )
+        if failures:
+            how += f" It failed {failures} times." if models else ": none was available."
+        elif not models:
+            how += "."
     documents = len({p.document_id for p in citing.passages})
     rows = [
         ("Status", "Draft, to be reviewed by its author"),
@@ -155,7 +158,7 @@ def header(work: Work) -> str:
             "Evidence",
             f"{len(citing.passages)} passages of {documents} documents, found by {citing.searches} searches",
         ),
-        ("Marks", "[1] cites the knowledge base, [b1] the brief, [a1] an answer of the author"),
+        ("Marks", "[n] cites the knowledge base, [b n] the brief, [a n] an answer of the author"),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {k} | {cell(v)} |" for k, v in rows)])
 

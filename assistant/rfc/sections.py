@@ -36,7 +36,8 @@ class SectionsStage:
             section = work.template.section(plan.key)
             if spec is None:
                 return replace(draft, use=phraser.used())
-            if section.kind in {"questions", "references"}:
+            idle = writing == "extractive" and not work.settings.rfc.lead_sentences
+            if idle or section.kind in {"questions", "references"}:
                 return draft
             async with gate:
                 if writing == "extractive":

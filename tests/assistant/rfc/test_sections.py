@@ -62,7 +62,7 @@ async def test_a_section_of_the_brief_that_it_does_not_fill_says_so() -> None:
     assert words(by_key(job.of(SectionsArtefact))["goals"], "template") == [NO_BRIEF]
 
 
-GOOD_LEAD = "A canary release and a rollback that takes less than 5 minutes are needed for every controller."
+GOOD_LEAD = "Every rollout needs a rollback of less than 5 minutes."
 
 
 async def test_a_small_model_adds_a_sentence_only_if_it_survives_the_checks() -> None:
@@ -70,7 +70,7 @@ async def test_a_small_model_adds_a_sentence_only_if_it_survives_the_checks() ->
         Reply(GOOD_LEAD, match='"Rollout'),
         Reply("Rollouts take 7 hours with Spinnaker on 3 clusters."),
     ]
-    job = await until(work(llm=router(replies)), "sections")
+    job = await until(work(llm=router(replies), lead_sentences=True), "sections")
     sections = by_key(job.of(SectionsArtefact))
     assert words(sections["rollout"], "model") == [GOOD_LEAD]
     (lead,) = [s for b in sections["rollout"].blocks for s in b.statements if s.origin == "model"]
@@ -78,6 +78,23 @@ async def test_a_small_model_adds_a_sentence_only_if_it_survives_the_checks() ->
     others = [s for k, s in sections.items() if k != "rollout"]
     assert all(words(s, "model") == [] for s in others)
     assert any("not in its source" in d.reason for s in others for d in s.dropped)
+
+
+async def test_a_small_model_is_left_alone_unless_it_may_lead() -> None:
+    llm = router([GOOD_LEAD])
+    written = (await until(work(llm=llm), "sections")).of(SectionsArtefact)
+    assert written.writing == "extractive"
+    (backend,) = [line.backend for line in llm._lines.values()]
+    assert backend.requests == []
+
+
+def test_a_sentence_made_of_two_sources_is_refused() -> None:
+    quotes = [
+        Statement("Thanos is a set of components that form a highly available setup.", "evidence"),
+        Statement("The Compactor also optimizes data reads for long-range queries.", "evidence"),
+    ]
+    mixed = "The Compactor is a set of components that form a highly available setup."
+    assert refused(mixed, quotes)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +106,7 @@ async def test_a_small_model_adds_a_sentence_only_if_it_survives_the_checks() ->
         ("A canary release sends 50% of the traffic to the new version.", "50%"),
         ("A canary release never sends traffic to the new version.", "negates"),
         ("Elephants walk slowly through the wide green valleys of home.", "words"),
+        ("The new version sends a canary release of 5%.", "order"),
     ],
 )
 def test_why_a_lead_sentence_is_refused(text: str, reason: str) -> None:
