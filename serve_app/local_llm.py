@@ -11,6 +11,7 @@ from assistant.llm.messages import failed
 from assistant.llm.types import BackendHealth, ChatRequest, Piece
 from assistant.settings import Settings
 from assistant.telemetry import configure_logging, get_logger
+from serve_app.closing import Closing
 from serve_app.coalesce import coalesced
 from serve_app.options import llm_requests
 
@@ -20,7 +21,7 @@ LOADING_WAIT_S = 5.0
 log = get_logger("local_llm")
 
 
-class LocalLLM:
+class LocalLLM(Closing):
     """Behind the handle: `stream` and `health`. ConfigurationError at once when weights or a package lack."""
 
     async def __init__(self, spec: ModelSpec, settings: Settings) -> None:  # type: ignore[misc]
@@ -31,6 +32,7 @@ class LocalLLM:
         self._inside = 0
         self._engine = create_engine(spec, settings.models_dir)
         self._starting = asyncio.create_task(self._load())
+        self._open = True
 
     async def stream(self, request: ChatRequest, request_id: str) -> AsyncGenerator[list[Piece], None]:
         """Lists of pieces, as they are made. Raises InvalidInput, ContextTooLong, BackendFailed."""
@@ -60,7 +62,7 @@ class LocalLLM:
             if error is not None and not isinstance(error, ConfigurationError):
                 raise error
 
-    async def __del__(self) -> None:
+    async def close(self) -> None:
         self._starting.cancel()
         await asyncio.gather(self._starting, return_exceptions=True)
         await self._engine.stop()

@@ -18,11 +18,12 @@ from assistant.stores.vectors import VectorStore
 from assistant.telemetry import configure_logging, get_logger
 from assistant.types import Principal
 from serve_app.api.services import Embeddings
+from serve_app.closing import Closing
 
 log = get_logger("retriever")
 
 
-class Retriever:
+class Retriever(Closing):
     """Behind the handle: `search`, `passage`, `embed`, `embeddings`, `health`."""
 
     def __init__(self, settings: Settings) -> None:
@@ -34,6 +35,7 @@ class Retriever:
         self._store = VectorStore(settings.qdrant)
         self._service = SearchService(self._store, self._embed_query, settings)
         self._embed_queries.set_max_batch_size(settings.embedder.batch_size)
+        self._open = True
 
     async def search(self, query: SearchQuery, principal: Principal) -> SearchResult:
         """The hits this principal may see. Nothing ingested yet is no error: there are no hits."""
@@ -74,7 +76,7 @@ class Retriever:
         """Answers by itself: the stores have checks of their own."""
         return {"embedder": self._embedder.name, "dimension": self._embedder.dimension, "at": time.time()}
 
-    async def __del__(self) -> None:
+    async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._store.close()
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 
 import httpx
 from fastapi import FastAPI
@@ -45,14 +46,19 @@ class Router:
     ) -> None:
         configure_logging(settings.telemetry, "router")
         meter = RayMeter()
+        self._closing = AsyncExitStack()
         self._database = Database(settings.postgres)
+        self._closing.push_async_callback(self._database.close)
         await self._database.open()
         self._vectors = VectorStore(settings.qdrant)
+        self._closing.push_async_callback(self._vectors.close)
         self._http = httpx.AsyncClient(timeout=PING_TIMEOUT_S, trust_env=False)
-        self._searches = SearchLog(self._database, meter)
-        self._metrics = LlmMetricLog(self._database, meter)
+        self._closing.push_async_callback(self._http.aclose)
+        searches, metrics = SearchLog(self._database, meter), LlmMetricLog(self._database, meter)
+        self._closing.push_async_callback(searches.close)
+        self._closing.push_async_callback(metrics.close)
         retrieval = RetrieverHandle(retriever, settings)
-        models = open_models(catalog, llms, settings, meter, self._metrics)
+        models = open_models(catalog, llms, settings, meter, metrics)
         self._services = Services(
             settings=settings,
             catalog=catalog,
@@ -65,7 +71,7 @@ class Router:
             rfcs=RfcRepository(self._database),
             jobs=JobRepository(self._database),
             keys=ApiKeyRepository(self._database),
-            searches=self._searches,
+            searches=searches,
             pings=self._pings(settings),
             meter=meter,
         )
@@ -77,11 +83,7 @@ class Router:
         """A Router that can run this is healthy; what it depends on is the business of /health."""
 
     async def __del__(self) -> None:
-        await self._searches.close()
-        await self._metrics.close()
-        await self._vectors.close()
-        await self._http.aclose()
-        await self._database.close()
+        await self._closing.aclose()
 
     def _pings(self, settings: Settings) -> dict[str, Ping]:
         pings: dict[str, Ping] = {"postgres": self._database.ping, "qdrant": self._vectors.ping}

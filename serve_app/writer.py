@@ -18,6 +18,7 @@ from assistant.stores.postgres import Database
 from assistant.stores.rfcs import JOB_KIND, RfcRepository
 from assistant.telemetry import configure_logging
 from assistant.types import Principal, RequestContext
+from serve_app.closing import Closing
 from serve_app.handles import RetrieverHandle
 from serve_app.job_loop import JobLoop
 from serve_app.metrics import RayMeter
@@ -27,7 +28,7 @@ JOB_TIME_S = 24 * 3600.0
 """A draft has no caller who waits; each call inside has limits of its own."""
 
 
-class Writer:
+class Writer(Closing):
     """Behind the handle: `notify` and `health`."""
 
     async def __init__(  # type: ignore[misc]
@@ -60,6 +61,7 @@ class Writer:
             at_once=settings.serve.writer_jobs,
         )
         self._loop.start()
+        self._open = True
 
     async def notify(self) -> None:
         """There may be a job: do not wait for the next look."""
@@ -73,7 +75,7 @@ class Writer:
         if not self._loop.alive:
             raise Unavailable("The Writer has stopped looking for jobs.")
 
-    async def __del__(self) -> None:
+    async def close(self) -> None:
         await self._loop.stop()
         await self._metrics.close()
         await self._database.close()

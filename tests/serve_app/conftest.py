@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import numpy as np
+import openai
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -191,6 +192,16 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
         server.should_exit = True
         await task
         listener.close()
+
+
+@asynccontextmanager
+async def stock_client(bench: Bench) -> AsyncIterator[openai.AsyncOpenAI]:
+    """OpenAI's own client on the application."""
+    async with (
+        served(bench.app) as url,
+        openai.AsyncOpenAI(api_key="unused", base_url=f"{url}/v1", max_retries=0) as client,
+    ):
+        yield client
 
 
 async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:

@@ -10,16 +10,16 @@ import openai
 import pytest
 
 from assistant.llm.providers.scripted import Reply
-from tests.serve_app.conftest import Bench, make_hit, served, until
+from tests.serve_app.conftest import Bench, make_hit, served, stock_client, until
 
-ASK = [{"role": "user", "content": "What should I do when the volume fills up?"}]
+ASK: list[Any] = [{"role": "user", "content": "What should I do when the volume fills up?"}]
 EVIDENCE = "When the volume fills up, delete old snapshots and grow the claim. Then watch the usage."
 
 
-def openai_client(bench: Bench) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(
-        api_key="unused", base_url="http://test/v1", http_client=bench.client(), max_retries=0
-    )
+def extra_of(answer: Any) -> dict[str, Any]:
+    """The member that answers from the knowledge base have."""
+    found: dict[str, Any] = answer.model_extra["assistant"]
+    return found
 
 
 def events_of(body: str) -> list[Any]:
@@ -28,8 +28,8 @@ def events_of(body: str) -> list[Any]:
 
 
 async def test_whole_answer_has_text_usage_and_ids(make_bench: Callable[..., Bench]) -> None:
-    async with openai_client(make_bench()) as client:
-        answer = await client.chat.completions.create(model="small", messages=ASK)  # type: ignore[arg-type]
+    async with stock_client(make_bench()) as client:
+        answer = await client.chat.completions.create(model="small", messages=ASK)
     assert answer.choices[0].message.content == "Hello from the model."
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage is not None
@@ -56,8 +56,8 @@ async def test_stream_equals_whole_and_ends_with_done(make_bench: Callable[..., 
 
 
 async def test_stream_has_no_usage_chunk_unless_asked(make_bench: Callable[..., Bench]) -> None:
-    async with openai_client(make_bench()) as client:
-        stream = await client.chat.completions.create(model="auto", messages=ASK, stream=True)  # type: ignore[call-overload]
+    async with stock_client(make_bench()) as client:
+        stream = await client.chat.completions.create(model="auto", messages=ASK, stream=True)
         chunks = [chunk async for chunk in stream]
     assert all(chunk.choices for chunk in chunks)
 
@@ -142,17 +142,17 @@ async def test_messages_that_no_model_here_reads(
 
 
 async def test_unknown_model_names_the_known_ones(make_bench: Callable[..., Bench]) -> None:
-    async with openai_client(make_bench()) as client:
+    async with stock_client(make_bench()) as client:
         with pytest.raises(openai.NotFoundError) as caught:
-            await client.chat.completions.create(model="gpt-0", messages=ASK)  # type: ignore[arg-type]
+            await client.chat.completions.create(model="gpt-0", messages=ASK)
     assert "small" in str(caught.value)
     assert caught.value.param == "model"
 
 
 async def test_failure_before_the_first_token_falls_back(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench([Reply("lost", fail_after=0)], others={"spare": ["From the spare."]})
-    async with openai_client(bench) as client:
-        answer = await client.chat.completions.create(model="auto", messages=ASK)  # type: ignore[arg-type]
+    async with stock_client(bench) as client:
+        answer = await client.chat.completions.create(model="auto", messages=ASK)
     assert (answer.model, answer.choices[0].message.content) == ("spare", "From the spare.")
 
 
@@ -185,8 +185,8 @@ async def test_failure_after_the_first_token_comes_in_band(make_bench: Callable[
 
 async def test_stock_client_raises_the_in_band_error(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench([Reply("one two three", fail_after=2, failure="truncated")])
-    async with openai_client(bench) as client:
-        stream = await client.chat.completions.create(model="small", messages=ASK, stream=True)  # type: ignore[call-overload]
+    async with stock_client(bench) as client:
+        stream = await client.chat.completions.create(model="small", messages=ASK, stream=True)
         with pytest.raises(openai.APIError, match="small"):
             async for _ in stream:
                 pass
@@ -194,9 +194,9 @@ async def test_stock_client_raises_the_in_band_error(make_bench: Callable[..., B
 
 async def test_assistant_cites_and_says_that_it_is_extractive(make_bench: Callable[..., Bench]) -> None:
     hit = make_hit(EVIDENCE)
-    async with openai_client(make_bench(hits=[hit])) as client:
-        answer = await client.chat.completions.create(model="assistant", messages=ASK)  # type: ignore[arg-type]
-    extra = answer.model_extra["assistant"]  # type: ignore[index]
+    async with stock_client(make_bench(hits=[hit])) as client:
+        answer = await client.chat.completions.create(model="assistant", messages=ASK)
+    extra = extra_of(answer)
     assert extra["grounded"] is True
     assert extra["extractive"] is True
     assert extra["citations"][0]["chunk_id"] == str(hit.chunk_id)
@@ -208,25 +208,25 @@ async def test_assistant_cites_and_says_that_it_is_extractive(make_bench: Callab
 async def test_assistant_stream_carries_the_answer_in_its_last_chunk(
     make_bench: Callable[..., Bench],
 ) -> None:
-    async with openai_client(make_bench(hits=[make_hit(EVIDENCE)])) as client:
-        stream = await client.chat.completions.create(model="assistant", messages=ASK, stream=True)  # type: ignore[call-overload]
+    async with stock_client(make_bench(hits=[make_hit(EVIDENCE)])) as client:
+        stream = await client.chat.completions.create(model="assistant", messages=ASK, stream=True)
         chunks = [chunk async for chunk in stream]
     *earlier, last = chunks
     assert all("assistant" not in (c.model_extra or {}) for c in earlier)
     assert last.choices[0].finish_reason == "stop"
-    assert last.model_extra["assistant"]["citations"]
+    assert extra_of(last)["citations"]
     assert "snapshots" in "".join(c.choices[0].delta.content or "" for c in chunks)
 
 
 async def test_assistant_without_evidence_says_so(make_bench: Callable[..., Bench]) -> None:
-    async with openai_client(make_bench()) as client:
-        answer = await client.chat.completions.create(model="assistant", messages=ASK)  # type: ignore[arg-type]
-    assert answer.model_extra["assistant"] == {  # type: ignore[index]
+    async with stock_client(make_bench()) as client:
+        answer = await client.chat.completions.create(model="assistant", messages=ASK)
+    assert extra_of(answer) == {
         "citations": [],
         "grounded": False,
         "extractive": True,
         "model": "extractive",
-        "html": answer.model_extra["assistant"]["html"],  # type: ignore[index]
+        "html": extra_of(answer)["html"],
     }
 
 
@@ -252,7 +252,7 @@ async def test_deadline_is_the_servers(make_bench: Callable[..., Bench], stream:
 async def test_client_that_leaves_frees_the_model(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench([Reply("word " * 2000, token_s=0.01)])
     body = {"model": "small", "messages": ASK, "stream": True}
-    async with served(bench.app) as url, httpx.AsyncClient(trust_env=False) as client:
+    async with served(bench.app) as url, httpx.AsyncClient(trust_env=False, timeout=60) as client:
         async with client.stream("POST", f"{url}/v1/chat/completions", json=body) as response:
             async for line in response.aiter_lines():
                 if line:
@@ -270,6 +270,6 @@ async def test_concurrent_streams_do_not_mix(make_bench: Callable[..., Bench]) -
         )
         return "".join([c.choices[0].delta.content or "" async for c in stream])
 
-    async with openai_client(bench) as client:
+    async with stock_client(bench) as client:
         texts = await asyncio.gather(*(ask(client, n) for n in range(5)))
     assert texts == [f"answer {n} " * 20 for n in range(5)]

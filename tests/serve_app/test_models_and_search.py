@@ -5,21 +5,14 @@ from collections.abc import Callable
 
 import httpx
 import numpy as np
-import openai
 import pytest
 
 from assistant.stores.postgres import Database, rows
-from tests.serve_app.conftest import Bench, make_hit
-
-
-def openai_client(bench: Bench) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(
-        api_key="unused", base_url="http://test/v1", http_client=bench.client(), max_retries=0
-    )
+from tests.serve_app.conftest import Bench, make_hit, stock_client
 
 
 async def test_models_are_listed_and_found(make_bench: Callable[..., Bench]) -> None:
-    async with openai_client(make_bench(others={"big": ["x"]})) as client:
+    async with stock_client(make_bench(others={"big": ["x"]})) as client:
         names = [m.id async for m in client.models.list()]
         one = await client.models.retrieve("big")
     assert names == ["auto", "assistant", "small", "big", "all-MiniLM-L6-v2"]
@@ -27,7 +20,7 @@ async def test_models_are_listed_and_found(make_bench: Callable[..., Bench]) -> 
 
 
 async def test_stock_client_reads_embeddings(make_bench: Callable[..., Bench]) -> None:
-    async with openai_client(make_bench()) as client:
+    async with stock_client(make_bench()) as client:
         made = await client.embeddings.create(model="all-MiniLM-L6-v2", input=["ab", "abc"])
         plain = await client.embeddings.create(
             model="all-MiniLM-L6-v2", input="abcd", encoding_format="float"

@@ -173,7 +173,10 @@ async def test_slot_is_held_for_the_whole_stream_and_freed_by_a_client_that_leav
         [Reply("word " * 500, token_s=0.01)],
         overrides={"serve": {"max_ongoing_requests": 1, "max_queued_requests": 0}},
     )
-    async with served(bench.app) as url, httpx.AsyncClient(trust_env=False, base_url=url) as client:
+    async with (
+        served(bench.app) as url,
+        httpx.AsyncClient(trust_env=False, base_url=url, timeout=60) as client,
+    ):
         async with client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as response:
             await anext(response.aiter_lines())
             assert (await client.get("/api/v1/me")).status_code == 429
