@@ -25,7 +25,7 @@ class OutlineStage:
         for section in work.template.sections:
             refs = [s.ref for s in said if homes[s.ref] == section.key]
             if section.repeats:
-                refs = summary(said, section)
+                refs = summary(list(brief.sentences[1:]), section)
             if section.takes[:1] == ("proposal",) and not refs:
                 refs = ["b0"]
             refs = refs[: section.limit]

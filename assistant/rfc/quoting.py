@@ -44,6 +44,8 @@ FRAGMENT = re.compile(
     r"|ability|elimination|support|\d[\w.,]*|\w+s (the|an?|its|their|each|all|if|whether))\b",
     re.IGNORECASE,
 )
+COLUMNS = re.compile(r"\n {8,}")
+"""Text in columns, such as the help of a command line whose code fence the chunk has lost."""
 LINK = re.compile(r"\[.*\]\([^)]*\)[.!]?", re.DOTALL)
 JUNK = re.compile(r"[{}|<>$^~=]| - [A-Z]|\\|https?:|\.\.\.|…|^\W*[-–—*]|(?<!`)::|[#]{2}")
 
@@ -139,6 +141,8 @@ def quotable(sentence: Sentence, passage: Passage) -> bool:
     whole = re.search(r"[.!][\"'”’)\]]*$", text)
     source = passage.text[sentence.start : sentence.end]
     if (sentence.item and FRAGMENT.match(text)) or LINK.fullmatch(source.strip("*_ ")):
+        return False
+    if COLUMNS.search(source):
         return False
     if re.search(r"[.!]\)$", text) and not text.startswith("("):
         return False

@@ -27,6 +27,7 @@ async def test_without_a_proposing_sentence_the_title_is_the_proposal() -> None:
 async def test_answers_go_where_their_question_belongs() -> None:
     sections = await planned(work(answers={"security": "Only the storage team may."}))
     assert "a1" in sections["risks"].brief
+    assert "a1" not in sections["summary"].brief
     assert all("Who may use it" not in q for q in sections["risks"].clarify)
 
 

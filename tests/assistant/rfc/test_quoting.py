@@ -34,6 +34,7 @@ def quoter(passages: list[Passage], topic: str = "filling volume") -> Quoter:
         "More in our documentation at https://example.org/volumes now.",
         "I like volumes that grow by themselves best.",
         "Docker pulls and volumes (obviously!)",
+        "The volume grows when its content\n                    is of the right kind.",
         "The volume is growing (see the first of the lists.",
     ],
 )
