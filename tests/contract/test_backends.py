@@ -436,7 +436,12 @@ async def test_a_stopped_engine_ends_its_streams_and_says_that_it_is_down(subjec
     """Last on purpose: it takes the engine away."""
     if subject.engine is None:
         pytest.skip("only engines are stopped by us")
-    before = {p.pid for p in psutil.Process().children(recursive=True)}
+    # Python's own resource tracker lives as long as this process.
+    children = [
+        p
+        for p in psutil.Process().children(recursive=True)
+        if "resource_tracker" not in " ".join(p.cmdline())
+    ]
     started = asyncio.Event()
 
     async def endless() -> None:
@@ -453,9 +458,5 @@ async def test_a_stopped_engine_ends_its_streams_and_says_that_it_is_down(subjec
     assert (await subject.health()).state == "down"
     with pytest.raises(BackendFailed):
         await collect(subject, ask("Hello.", max_tokens=2))
-    left = [
-        p.cmdline()
-        for p in psutil.Process().children(recursive=True)
-        if p.pid in before and "resource_tracker" not in " ".join(p.cmdline())
-    ]
+    _, left = await asyncio.to_thread(psutil.wait_procs, children, 10)
     assert left == []

@@ -259,5 +259,7 @@ def common_params(spec: ModelSpec, model: Path, options: LlamaCppOptions) -> Any
     params.ctx_shift = False
     params.endpoint_metrics = True
     params.ui = False
+    # One idle thread instead of one per core: nobody talks to that server.
+    params.n_threads_http = 1
     params.verbosity = 1
     return params

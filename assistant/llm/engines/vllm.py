@@ -5,6 +5,7 @@ token counting and refusals happen here, so that a prompt is never cut silently.
 """
 
 import asyncio
+import multiprocessing
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -90,6 +91,8 @@ class VllmEngine:
             await asyncio.to_thread(engine.shutdown, STOP_TIMEOUT_S)
             # Its destructor shuts down again, and fails when that comes as late as the interpreter's end.
             engine.shutdown = lambda timeout=None: None
+        # Asking for them is what collects the ended ones; zombies would stay until the next process starts.
+        multiprocessing.active_children()
         await asyncio.to_thread(self._release)
 
     async def stream(self, request: ChatRequest, request_id: str) -> AsyncIterator[Piece]:
