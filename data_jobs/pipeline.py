@@ -7,7 +7,9 @@ import asyncio
 import functools
 import logging
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from assistant.errors import AssistantError, Unavailable
@@ -55,7 +57,6 @@ def _embed(parts: list[Part], load: Callable[[], Embedder]) -> list[Part]:
 
 def connect() -> None:
     """Join the cluster named by RAY_ADDRESS, or start a small one that ends with this process."""
-    # Ray's C++ side writes notes about actors straight to the terminal, across the progress bar.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
@@ -68,7 +69,8 @@ def connect() -> None:
     )
     for attempt in range(START_ATTEMPTS):
         try:
-            ray.init(**where, **quiet)
+            with _no_stderr():
+                ray.init(**where, **quiet)
             return
         except Exception as error:
             # Ray gives its own node 30 s, which a busy machine does not make, and raises bare exceptions.
@@ -79,6 +81,20 @@ def connect() -> None:
                     f"Ray: {name} does not answer: {error}",
                     hint="Look at `ai-assistant status`, then run it again.",
                 ) from error
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Ray's C++ side writes straight to file descriptor 2, across the progress bar. Its errors are raised too."""
+    sys.stderr.flush()
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
 
 
 async def run_on_ray(tasks: Sequence[Task], job: Job, report: Report) -> Stored:

@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -67,8 +66,8 @@ class IngestReport:
         console.print(self._renderable())
 
     def _renderable(self) -> Group:
-        table = Table(box=SIMPLE, pad_edge=False)
-        table.add_column("source", overflow="fold", min_width=14)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("source", overflow="fold", min_width=12)
         for name in ("docs", "new", "changed", "same", "gone", "skipped", "chunks", "per s", "s"):
             table.add_column(name, justify="right", no_wrap=True)
         for s in self.sources:

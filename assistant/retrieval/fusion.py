@@ -44,7 +44,7 @@ def _scaled(side: Sequence[Scored]) -> dict[UUID, float]:
 
 
 def _ranked(side: Sequence[Scored], k: int) -> dict[UUID, float]:
-    ordered = sorted(side, key=lambda s: (-s.score, str(s.id)))
+    ordered = sorted(side, key=lambda s: (-s.score, s.id.int))
     return {s.id: 1 / (k + rank) for rank, s in enumerate(ordered, start=1)}
 
 
@@ -56,4 +56,4 @@ def _join(
         Fused(id_, sum(part.get(id_, 0.0) for part in parts), by_dense.get(id_), by_sparse.get(id_))
         for id_ in by_dense.keys() | by_sparse.keys()
     ]
-    return sorted(fused, key=lambda f: (-f.score, str(f.id)))
+    return sorted(fused, key=lambda f: (-f.score, f.id.int))
