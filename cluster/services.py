@@ -221,12 +221,19 @@ class PlanBuilder:
         return (
             QUIET
             | RAY_FLAGS
+            | self._without_proxy()
             | {"RAY_AUTH_TOKEN_PATH": str(self.layout.ray_token), "RAY_TMPDIR": str(self.layout.ray_temp)}
             | ours
             | keys
             | dict(env)
             | {"AI_ASSISTANT_HOME": str(self.layout.home)}
         )
+
+    def _without_proxy(self) -> dict[str, str]:
+        """A company's proxy must not be asked for this machine's own addresses."""
+        given = self.environ.get("NO_PROXY") or self.environ.get("no_proxy") or ""
+        hosts = ",".join(dict.fromkeys([*filter(None, given.split(",")), "127.0.0.1", "localhost"]))
+        return {"NO_PROXY": hosts, "no_proxy": hosts}
 
     def _key_names(self) -> list[str]:
         """Variables that hold the keys of remote models: a changed key must reach the replicas."""

@@ -33,6 +33,10 @@ def ingest_starter(
     if not digest or _done_before(layout) == digest:
         return False
     started = time.monotonic()
+    if console:
+        console.print(
+            f"The page answers at {plan.urls['page']}; ingesting the starter knowledge.", markup=False
+        )
     try:
         report = asyncio.run(run_ingestion(settings, layout, plan, config=config, console=console))
     except AssistantError as error:

@@ -52,7 +52,7 @@ def main() -> None:
         report_error(error, as_json="--json" in sys.argv)
         sys.exit(exits.exit_code(error))
     except KeyboardInterrupt:
-        note("Interrupted.")
+        note("Interrupted. Services that were started go on; `ai-assistant status` shows them.")
         sys.exit(exits.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output left, as `head` does.

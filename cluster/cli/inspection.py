@@ -30,6 +30,7 @@ def inspect(installation: Installation) -> dict[str, Any]:
         "versions": component_versions(),
         "home": str(installation.layout.home),
         "urls": dict(state.urls) if state else {},
+        "ray_token_file": str(installation.layout.ray_token),
         "supervisor": None,
         "services": [],
         "memory": None,

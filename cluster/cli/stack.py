@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from cluster.cli import exits
 from cluster.cli.installation import Installation
 from cluster.cli.options import Json
 from cluster.cli.output import duration, note, plain, say, say_json, size, stderr, table
+from cluster.layout import Layout
 
 LOG_LINES = 50
 FOLLOW_S = 0.25
@@ -57,8 +58,7 @@ def up(
         say_json({"urls": dict(result.urls), "seconds": round(started.seconds, 2), "steps": steps})
         return
     say(f"Ready after {started.seconds:.0f} s.")
-    for name, url in result.urls.items():
-        say(f"  {name:<10} {url}")
+    _print_urls(result.urls, layout)
     say('Next: ai-assistant ask "…", or open the page. `ai-assistant down` stops everything.')
 
 
@@ -154,10 +154,16 @@ def _print_status(found: dict[str, Any]) -> None:
     counts = found["counts"] or {}
     if counts:
         say("Knowledge: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
-    for name, url in found["urls"].items():
-        say(f"  {name:<10} {url}")
+    _print_urls(found["urls"], Layout(Path(found["home"])))
     say("Versions: " + ", ".join(f"{name} {value}" for name, value in found["versions"].items()))
     say(f"State folder: {found['home']}")
+
+
+def _print_urls(urls: Mapping[str, str], layout: Layout) -> None:
+    for name, url in urls.items():
+        # Ray's dashboard asks for the token in the browser too.
+        token = f"   (token: {layout.ray_token})" if name == "dashboard" else ""
+        say(f"  {name:<10} {url}{token}")
 
 
 def logs(

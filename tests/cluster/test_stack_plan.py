@@ -95,6 +95,7 @@ def test_rays_environment_is_its_own(tmp_path: Path) -> None:
     assert ray.env["RAY_AUTH_MODE"] == "token"
     assert len(Path(ray.env["RAY_AUTH_TOKEN_PATH"]).read_text()) >= 32
     assert ray.env["BIG_KEY"] == "k"
+    assert ray.env["NO_PROXY"] == ray.env["no_proxy"] == "a.example,127.0.0.1,localhost"
     assert ray.env["AI_ASSISTANT_LLM__DEFAULT_MODEL"] == "big"
     assert "AI_ASSISTANT_API_KEY" not in ray.env
     assert {"RAY_", "AI_ASSISTANT_"} <= set(ray.env_drop)
