@@ -115,7 +115,8 @@ def _choose(
         item, hit = items[index], hits[items[index].marker - 1]
         overlap = sum(math.log(1 + len(items) / spread[term]) for term in words[index])
         lead = 0.5 if item.start == first[hit.chunk_id] else 0.0
-        return (overlap + lead) * (0.25 + hit.score / top)
+        kind = 0.5 if item.kind == "verbatim" else 1.0  # Code and tables hold many words and say less.
+        return (overlap + lead) * kind * (0.25 + hit.score / top)
 
     ranked = sorted(range(len(items)), key=lambda i: (-worth(i), i))
     chosen: dict[int, Item] = {}

@@ -15,6 +15,8 @@ _PLACEHOLDER = re.compile(
 )
 _BULLET = re.compile(r"\s*(?:[-*+]|\d{1,3}[.)])\s+")
 _NESTED = re.compile(r"\n\s*(?:\n|[-*+]\s|\d{1,3}[.)]\s|```|~~~)")
+_IMAGE = re.compile(r"!\[([^\]]*)\]\([^)]*\)")
+_RELATIVE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://|mailto:)[^)]*\)")
 _FENCE = re.compile(r"^\s*(?:```+|~~~+)", re.MULTILINE)
 _MARKS = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\](?!\()")
 
@@ -76,6 +78,8 @@ def _shown(kind: ItemKind, text: str) -> str:
     if kind == "verbatim":
         fences = len(_FENCE.findall(text))
         return f"{text}\n```" if fences % 2 else text
+    # An image would be fetched from elsewhere, and a relative link lead nowhere from here.
+    text = _RELATIVE.sub(r"\1", _IMAGE.sub(r"\1", text))
     bullet = _BULLET.match(text) if kind == "bullet" else None
     if bullet and _NESTED.search(text, bullet.end()):
         return text

@@ -7,6 +7,8 @@ _BOUNDARY = re.compile(r"(?<=[.!?。！？])[\"'”’)\]*_]*\s+(?=[\"'“‘(\[
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|cf|al|approx|fig|no|mr|mrs|ms|dr|st|inc|ltd)|\b[A-Z])\.$", re.I
 )
+_NUMBER = re.compile(r"\W*\d{1,3}\.")
+"""The number of a step, as in "1. Start the server": not a sentence."""
 
 
 def sentence_spans(text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
@@ -14,7 +16,10 @@ def sentence_spans(text: str, start: int = 0, end: int | None = None) -> Iterato
     stop = len(text) if end is None else end
     begin = start
     for boundary in _BOUNDARY.finditer(text, start, stop):
-        if _ABBREVIATION.search(text, max(begin, boundary.start() - 12), boundary.start()):
+        near = max(begin, boundary.start() - 12)
+        if _ABBREVIATION.search(text, near, boundary.start()) or _NUMBER.fullmatch(
+            text, begin, boundary.start()
+        ):
             continue
         if (span := strip_span(text, begin, boundary.end())) is not None:
             yield span

@@ -15,6 +15,7 @@ from assistant.retrieval.sentences import sentence_spans
         ('He said "stop." Then `ls` ran.', ['He said "stop."', "Then `ls` ran."]),
         ("A line\nthat goes on.\n\nA paragraph", ["A line\nthat goes on.", "A paragraph"]),
         ("Диск полон. Удалите данные.", ["Диск полон.", "Удалите данные."]),
+        ("**1. Start the server** now. 2. Wait.", ["**1. Start the server** now.", "2. Wait."]),
         ("  ", []),
     ],
 )
