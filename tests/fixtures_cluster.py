@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -100,15 +101,16 @@ def _stop(before: set[psutil.Process]) -> None:
     import ray
 
     started = _children() - before
-    with warnings.catch_warnings():
-        # Ray drops the handles of its processes without waiting for them.
-        warnings.simplefilter("ignore")
-        ray.shutdown()
-        _, alive = psutil.wait_procs(list(started), timeout=15)
-        for process in alive:
-            process.kill()
-        psutil.wait_procs(alive, timeout=5)
-        gc.collect()
+    ray.shutdown()
+    _, alive = psutil.wait_procs(list(started), timeout=15)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=5)
+    pids = {process.pid for process in started}
+    for handle in gc.get_objects():
+        # Ray drops these without waiting for them, and Python warns when it collects such a one.
+        if isinstance(handle, subprocess.Popen) and handle.pid in pids:
+            handle.wait()
 
 
 def _children() -> set[psutil.Process]:
