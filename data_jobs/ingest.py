@@ -13,13 +13,14 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 from rich.console import Console
 
-from assistant.errors import AssistantError, InvalidInput
+from assistant.errors import AssistantError, InvalidInput, StoreUnavailable
 from assistant.retrieval.embedders import Embedder, SentenceTransformerEmbedder
 from assistant.settings import Settings, load_settings
 from assistant.stores.documents import ManifestEntry
@@ -85,8 +86,12 @@ class Ingestion:
             report = await self._ingest(stores, job)
         except InvalidInput as error:
             report = replace(report, error=str(error))
-        except BaseException as error:
-            await stores.runs.finish(run_id, "failed", {}, str(error) or type(error).__name__)
+        except asyncio.CancelledError:
+            await stores.runs.finish(run_id, "cancelled", {})
+            raise
+        except Exception as error:
+            with suppress(StoreUnavailable):
+                await stores.runs.finish(run_id, "failed", {}, str(error) or type(error).__name__)
             raise
         report = replace(report, seconds=time.monotonic() - began)
         counts = {
@@ -215,7 +220,7 @@ async def ingest(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 a source or store failed, 2 wrong arguments or configuration."""
+    """Exit codes: 0 done, 1 a source or store failed, 2 wrong arguments or configuration, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="python -m data_jobs.ingest", description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path, help="folders to ingest, instead of a configuration")
     parser.add_argument("--config", type=Path, help="default: dataset_config.yml")
@@ -236,6 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 allow_empty=given.allow_empty,
             )
         )
+    except KeyboardInterrupt:
+        console.print("Interrupted. The next run completes it.")
+        return 130
     except AssistantError as error:
         console.print(f"[red]{type(error).__name__}:[/red] ", end="")
         console.print(str(error), markup=False, highlight=False)

@@ -109,7 +109,11 @@ async def run_on_ray(tasks: Sequence[Task], job: Job, report: Report) -> Stored:
             report(await counter.take.remote())
         return await running
     finally:
-        ray.kill(counter)
+        if running.done():
+            ray.kill(counter)
+        else:
+            # Interrupted: without its connection the thread ends, and the cluster drops the job.
+            ray.shutdown()
 
 
 def _execute(tasks: Sequence[Task], job: Job, counter: Any) -> Stored:
