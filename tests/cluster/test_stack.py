@@ -36,7 +36,7 @@ class Stack:
         self.layout = layout
         self.port = port
 
-    def command(self, *arguments: str, code: int = 0) -> Any:
+    def command(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> Any:
         """Run `ai-assistant … --json`; its answer."""
         done = subprocess.run(
             [sys.executable, "-c", "from cluster.cli import main; main()", *arguments, "--json"],
@@ -49,7 +49,7 @@ class Stack:
             text=True,
             check=False,
         )
-        assert done.returncode == code, (
+        assert done.returncode in codes, (
             f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.logs()}"
         )
         return json.loads(done.stdout)
@@ -122,8 +122,14 @@ def test_a_second_up_changes_nothing(stack: Stack) -> None:
 
 
 def test_status_names_everything(stack: Stack) -> None:
-    found = stack.command("status")
-    assert found["health"] == "ok"
+    found: dict[str, Any] = {}
+
+    def well() -> bool:
+        # A busy machine may answer one round of questions too late.
+        found.update(stack.command("status", codes=(0, 4)))
+        return bool(found["healthy"] and found["health"] == "ok")
+
+    stack.wait(well, "good health")
     assert found["counts"]["documents"] == len(RUNBOOKS)
     assert {s["name"] for s in found["services"]} == {"postgres", "qdrant", "ray", "mlflow"}
     assert all(s["pid"] and s["rss_bytes"] and s["restarts"] == 0 for s in found["services"])
@@ -214,5 +220,5 @@ def test_down_leaves_no_process_and_keeps_the_data(stack: Stack) -> None:
     assert supervisors(stack.layout) == []
     assert members(None, str(stack.layout.ray_shelter)) == []
     assert not stack.layout.ray_shelter.exists()
-    assert stack.command("status", code=3)["running"] is False
+    assert stack.command("status", codes=(3,))["running"] is False
     assert (stack.layout.home / "postgres").is_dir()
