@@ -88,6 +88,7 @@ def test_rays_environment_is_its_own(tmp_path: Path) -> None:
     environ = {
         **OUTSIDE,
         "BIG_KEY": "k",
+        "NO_PROXY": "a.example",
         "AI_ASSISTANT_API_KEY": "mine",
         "AI_ASSISTANT_LLM__DEFAULT_MODEL": "big",
     }
