@@ -33,6 +33,7 @@ from data_jobs.store_stage import Stored
 
 RESULT = Path(__file__).parent / "results" / "ingest.json"
 UNCHANGED_RUNS = 3
+FEWEST_REPORTS = 6
 
 
 class Watch:
@@ -50,8 +51,8 @@ class Watch:
             self.marks.append((time.perf_counter(), stored.chunks))
 
     def steady(self) -> float | None:
-        """Chunks per second after the first report."""
-        if len(self.marks) < 2:
+        """Chunks per second after the first report; None when there are too few to tell."""
+        if len(self.marks) < FEWEST_REPORTS:
             return None
         return sum(chunks for _, chunks in self.marks[1:]) / (self.marks[-1][0] - self.marks[0][0])
 
