@@ -2,10 +2,12 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 os.environ.update(
     RAY_AUTH_MODE="disabled",
@@ -65,6 +67,13 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         real(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+@pytest.fixture(autouse=True)
+def _logs_end_with_their_test() -> Iterator[None]:
+    """What a test configured writes to that test's own stderr, which is closed afterwards."""
+    yield
+    structlog.reset_defaults()
 
 
 def _own_address() -> str:
