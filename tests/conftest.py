@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import settings
+
+# A slow machine is no fault of the code: nothing here is a timed test.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 os.environ.update(
     RAY_AUTH_MODE="disabled",
