@@ -67,6 +67,8 @@ class Subject:
     health: Callable[[], Awaitable[BackendHealth]]
     running: Callable[[], Awaitable[int]]
     engine: Engine | None = None
+    older: frozenset[psutil.Process] = frozenset()
+    """Our children from before it started: the shared servers of a test session."""
 
 
 def ask(text: str, **knobs: Any) -> ChatRequest:
@@ -92,13 +94,16 @@ def spec(engine: str, **fields: Any) -> ModelSpec:
 @asynccontextmanager
 async def engine_subject(engine: str, models_dir: Path) -> AsyncIterator[Subject]:
     model = create_engine(spec(engine, path="smollm2-135m-instruct"), models_dir)
+    older = frozenset(psutil.Process().children(recursive=True))
     await model.start()
 
     async def running() -> int:
         return int((await model.health()).info["running"])
 
     try:
-        yield Subject(engine, lambda r: model.stream(r, os.urandom(4).hex()), model.health, running, model)
+        yield Subject(
+            engine, lambda r: model.stream(r, os.urandom(4).hex()), model.health, running, model, older
+        )
     finally:
         await model.stop()
 
@@ -439,7 +444,7 @@ async def test_a_stopped_engine_ends_its_streams_and_says_that_it_is_down(subjec
     # Python's own resource tracker lives as long as this process.
     children = [
         p
-        for p in psutil.Process().children(recursive=True)
+        for p in set(psutil.Process().children(recursive=True)) - subject.older
         if "resource_tracker" not in " ".join(p.cmdline())
     ]
     started = asyncio.Event()

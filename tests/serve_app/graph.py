@@ -14,6 +14,7 @@ from assistant.retrieval.sparse import Bm25Encoder
 from assistant.settings import QdrantSettings, RetrievalSettings
 from assistant.stores.vector_wire import connect
 from assistant.stores.vectors import ChunkPoint, VectorStore
+from tests.fixtures_qdrant import drop_everything
 
 APP = "graph"
 PASSAGES = {
@@ -84,9 +85,9 @@ async def store_passages(graph: Graph, settings: QdrantSettings) -> dict[str, UU
     """Ingest the passages above with the graph's own embeddings: title → chunk id."""
     retrieval = RetrievalSettings()
     encoder = Bm25Encoder(retrieval)
-    async with graph.async_client() as client:
+    async with graph.async_client() as http:
         body = {"model": "all-MiniLM-L6-v2", "input": list(PASSAGES.values())}
-        made = (await client.post("/v1/embeddings", json=body)).raise_for_status().json()["data"]
+        made = (await http.post("/v1/embeddings", json=body)).raise_for_status().json()["data"]
     ids = {title: uuid5(NAMESPACE_URL, title) for title in PASSAGES}
     points = [
         ChunkPoint(
@@ -117,8 +118,11 @@ async def store_passages(graph: Graph, settings: QdrantSettings) -> dict[str, UU
         )
         for (title, text), vector in zip(PASSAGES.items(), made, strict=True)
     ]
-    store = VectorStore(settings, connect(settings))
+    client = connect(settings)
+    store = VectorStore(settings, client)
     try:
+        # Other modules ingest into the same server, under settings of their own.
+        await drop_everything(client)
         await store.ensure_collection("search_sources", "all-MiniLM-L6-v2", 384, {"test": True})
         await store.upsert("search_sources", points)
     finally:
