@@ -167,6 +167,38 @@ class ServeSettings(Section):
     drain_s: float = Field(10.0, ge=0)
 
 
+class LearningSettings(Section):
+    automatic: bool = True
+    """Start a learning run by itself when enough feedback came in."""
+    min_new_examples: int = Field(10, ge=1)
+    """New usable examples that start a run at once."""
+    every_h: float = Field(24.0, gt=0)
+    """Hours after which a single new example starts a run."""
+    min_quality: float = Field(0.6, ge=0, le=1)
+    """Examples below this quality score are kept but not learned from."""
+    poll_s: float = Field(2.0, gt=0)
+    """How soon a replica notices that another adapter is live."""
+    canary_share: float = Field(0.1, ge=0, le=1)
+    """Share of the requests that a challenger gets before it is promoted."""
+
+
+class TrainingSettings(Section):
+    documents: tuple[Path, ...] = ()
+    """Folders of design documents (Markdown, reST) that the model learns to write like."""
+    rank: int = Field(16, ge=1, le=256)
+    alpha: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    max_tokens: int = Field(512, ge=32)
+    """Longest training row; longer ones are cut at the end of the answer."""
+
+
+class EvalSettings(Section):
+    draws: int = Field(10_000, ge=100)
+    """Bootstrap draws behind every interval."""
+    harm_margin: float = Field(0.02, ge=0)
+    """How much worse a promoted model may be on the guard set, at the paired lower bound."""
+
+
 class SecuritySettings(Section):
     auth: Literal["none", "api_key"] = "none"
     """`none` is for one person on one machine: refused when the server listens beyond loopback."""
@@ -192,6 +224,9 @@ class Settings(Section):
     ingest: IngestSettings = IngestSettings()
     llm: LlmSettings = LlmSettings()
     rfc: RfcSettings = RfcSettings()
+    learning: LearningSettings = LearningSettings()
+    training: TrainingSettings = TrainingSettings()
+    evals: EvalSettings = EvalSettings()
     serve: ServeSettings = ServeSettings()
     security: SecuritySettings = SecuritySettings()
     telemetry: TelemetrySettings = TelemetrySettings()
@@ -207,6 +242,10 @@ class Settings(Section):
     @property
     def models_dir(self) -> Path:
         return self.home / "models"
+
+    @property
+    def adapters_dir(self) -> Path:
+        return self.home / "adapters"
 
     @property
     def embedder_path(self) -> Path:

@@ -1,7 +1,7 @@
 """Make `.venv` hold what a profile needs: `python3 -m cluster.bootstrap run|test`.
 
 Runs before anything is installed, so it uses the standard library alone. `run` is what the product
-needs; `test` adds the checkers, the browser driver, Chromium where Debian offers it, and vLLM's CPU
+needs, learning included; `test` adds the checkers, the browser driver, Chromium where Debian offers it, and vLLM's CPU
 build on Linux. A stamp per profile makes a second call free. Versions come from `constraints.txt`.
 """
 
@@ -51,8 +51,8 @@ def main() -> None:
     log.write_text("")
     create_venv(log)
     install_torch(log)
-    extras = "[dev,train]" if arguments.profile == "test" else ""
-    step(f"dependencies {extras or ''}".strip(), pip("-e", f"{ROOT}{extras}", "--no-build-isolation"), log)
+    extras = "[train,evals,dev]" if arguments.profile == "test" else "[train,evals]"
+    step(f"dependencies {extras}", pip("-e", f"{ROOT}{extras}", "--no-build-isolation"), log)
     if arguments.profile == "test":
         install_vllm(log)
         install_chromium(log)
