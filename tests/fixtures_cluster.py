@@ -109,7 +109,8 @@ def _stop(before: set[psutil.Process]) -> None:
     pids = {process.pid for process in started}
     for handle in gc.get_objects():
         # Ray drops these without waiting for them, and Python warns when it collects such a one.
-        if isinstance(handle, subprocess.Popen) and handle.pid in pids:
+        # `type`, because isinstance asks an object's `__class__`, and some of torch's warn when asked.
+        if issubclass(type(handle), subprocess.Popen) and handle.pid in pids:
             handle.wait()
 
 
