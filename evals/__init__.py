@@ -1,1 +1,1 @@
-"""Evaluation suites, metrics with intervals, paired tests and gates. Arrives with the learning loop."""
+"""Evaluation suites, metrics with intervals, paired tests and gates."""
