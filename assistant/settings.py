@@ -190,6 +190,34 @@ class TrainingSettings(Section):
     learning_rate: float = Field(2e-4, gt=0)
     max_tokens: int = Field(512, ge=32)
     """Longest training row; longer ones are cut at the end of the answer."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    epochs: int = Field(2, ge=1)
+    rows_per_step: int = Field(8, ge=1)
+    """Rows behind one optimizer step, whatever the memory holds at once."""
+    batch_tokens: int = Field(1024, ge=32)
+    """Tokens computed at once, padding included. Halved, down to one row, when memory runs out."""
+    warmup_share: float = Field(0.1, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    validations_per_epoch: int = Field(2, ge=1)
+    patience: int = Field(3, ge=1)
+    """Validations without a lower loss after which training stops early."""
+    checkpoint_steps: int = Field(10, ge=1)
+    """Optimizer steps between two checkpoints: what a killed worker has to repeat at most."""
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int = Field(1, ge=1)
+    """Torch threads per worker. On a shared machine more workers are better than more threads."""
+    workers: int = Field(1, ge=1)
+    """Ray Train workers; each takes its share of every step's rows."""
+    max_failures: int = Field(3, ge=0)
+    """Worker deaths that one run survives."""
+    max_sections: int = Field(200, ge=0)
+    """Most sections of design documents in a training set; they are taken evenly over the documents."""
+    max_sections_per_document: int = Field(4, ge=1)
+    min_section_words: int = Field(40, ge=1)
+    max_validation_rows: int = Field(24, ge=1)
+    max_frozen_rows: int = Field(100, ge=1)
 
 
 class EvalSettings(Section):
