@@ -1,8 +1,13 @@
-"""How collections come to be: names, settings kept with them, payload indexes, aliases."""
+"""How collections come to be: names, settings kept with them, payload indexes, aliases.
+
+Behind an alias there is one live collection. When the alias moves, a second alias, `alias__previous`, is left
+on the collection that was live before, in the same atomic step: that is what a rollback returns to.
+"""
 
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from qdrant_client import models
@@ -10,6 +15,22 @@ from qdrant_client import models
 from assistant.errors import Conflict
 from assistant.stores.vector_filters import INDEXED
 from assistant.stores.vector_wire import QdrantWire, translated
+
+PREVIOUS = "__previous"
+"""What the alias of the collection that was live before ends with."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection `alias__embedder__n`: which embedder made its vectors, and what else shaped them."""
+
+    name: str
+    embedder: str
+    dimension: int
+    parameters: Mapping[str, Any]
+    points: int
+    live: bool
+    previous: bool
 
 
 class VectorCollections:
@@ -21,7 +42,7 @@ class VectorCollections:
 
     async def ensure(self, alias: str, embedder: str, dimension: int, parameters: Mapping[str, Any]) -> str:
         wanted = _metadata(embedder, dimension, parameters)
-        name = await self._target(alias)
+        name = await self.target(alias)
         while name is None:
             # Whoever loses the race adopts the winner's collection: two of them would split the writes.
             # So the number to take comes from the same listing in which there was nothing to adopt.
@@ -40,7 +61,8 @@ class VectorCollections:
                 f"The collection behind {alias!r} was built with other settings: "
                 + "; ".join(f"{key} {found.get(key)!r}, now {wanted[key]!r}" for key in different)
                 + ".",
-                hint="Use the former settings, or ingest into a new collection and move the alias to it.",
+                hint="Use the former settings, or build a collection with another embedder beside it: "
+                "`ai-assistant collections build --embedder NAME`, then `promote`.",
                 collection=name,
             )
         await self._ensure_indexes(name, info)
@@ -55,20 +77,57 @@ class VectorCollections:
         return name
 
     async def move_alias(self, alias: str, collection: str) -> None:
+        before = await self.target(alias)
+        actions = _pointing(alias, collection)
+        if before is not None and before != collection:
+            actions += _pointing(alias + PREVIOUS, before)
         async with translated(collection):
-            await self._client.update_collection_aliases(
-                [
-                    models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)),
-                    models.CreateAliasOperation(
-                        create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
-                    ),
-                ]
-            )
+            await self._client.update_collection_aliases(actions)
 
-    async def _target(self, alias: str) -> str | None:
+    async def target(self, alias: str) -> str | None:
+        return (await self._aliases()).get(alias)
+
+    async def is_live(self, collection: str) -> bool:
+        aliases = await self._aliases()
+        return any(target == collection and not a.endswith(PREVIOUS) for a, target in aliases.items())
+
+    async def all(self, alias: str) -> list[CollectionInfo]:
+        aliases = await self._aliases()
         async with translated(alias):
-            aliases = (await self._client.get_aliases()).aliases
-        return next((a.collection_name for a in aliases if a.alias_name == alias), None)
+            names = [c.name for c in (await self._client.get_collections()).collections]
+        family = re.compile(re.escape(alias) + r"__[A-Za-z0-9-]+__(\d+)")
+        numbered = sorted((int(m[1]), name) for name in names if (m := family.fullmatch(name)))
+        return [await self._describe(name, alias, aliases) for _, name in numbered]
+
+    async def live(self, alias: str) -> CollectionInfo | None:
+        aliases = await self._aliases()
+        name = aliases.get(alias)
+        return None if name is None else await self._describe(name, alias, aliases)
+
+    async def drop(self, collection: str) -> None:
+        # Deleting what is not there is no error to the server.
+        async with translated(collection):
+            await self._client.get_collection(collection)
+            await self._client.delete_collection(collection)
+
+    async def _describe(self, name: str, alias: str, aliases: Mapping[str, str]) -> CollectionInfo:
+        async with translated(name):
+            found = (await self._client.get_collection(name)).config.metadata or {}
+            points = (await self._client.count(name, exact=True)).count
+        return CollectionInfo(
+            name,
+            str(found.get("embedder", "")),
+            int(found.get("dimension", 0)),
+            found.get("parameters") or {},
+            points,
+            live=aliases.get(alias) == name,
+            previous=aliases.get(alias + PREVIOUS) == name,
+        )
+
+    async def _aliases(self) -> dict[str, str]:
+        async with translated("aliases"):
+            found = (await self._client.get_aliases()).aliases
+        return {a.alias_name: a.collection_name for a in found}
 
     async def _numbered(self, alias: str, embedder: str) -> dict[int, str]:
         """The collections `alias__embedder__n` by their n."""
@@ -112,6 +171,15 @@ class VectorCollections:
                     await self._client.create_payload_index(
                         name, field, models.PayloadSchemaType(kind), wait=True
                     )
+
+
+def _pointing(alias: str, collection: str) -> list[models.AliasOperations]:
+    return [
+        models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)),
+        models.CreateAliasOperation(
+            create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
+        ),
+    ]
 
 
 def _metadata(embedder: str, dimension: int, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Points have two named vectors: `dense` (cosine) and `sparse` (BM25 weights, Qdra
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ from qdrant_client import AsyncQdrantClient, models
 
 from assistant.errors import InvalidInput, NotFound
 from assistant.settings import QdrantSettings
-from assistant.stores.vector_collections import VectorCollections
+from assistant.stores.vector_collections import CollectionInfo, VectorCollections
 from assistant.stores.vector_filters import (
     FILTER_FIELDS,
     Range,
@@ -31,10 +31,12 @@ __all__ = [
     "FILTER_FIELDS",
     "Candidates",
     "ChunkPoint",
+    "CollectionInfo",
     "Range",
     "Scored",
     "SearchFilter",
     "SparseWeights",
+    "StoredChunk",
     "VectorStore",
 ]
 
@@ -42,6 +44,7 @@ UPSERT_BATCH = 256
 """Points per request: Qdrant Edge answers nothing else meanwhile (about 30 ms)."""
 DELETE_BATCH = 500
 PAGE = 256
+SCAN_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,15 @@ class ChunkPoint:
 
     id: UUID
     dense: Sequence[float] | NDArray[np.floating[Any]]
+    sparse: SparseWeights
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk without its dense vector: what another embedder's collection takes over."""
+
+    id: UUID
     sparse: SparseWeights
     payload: Mapping[str, Any]
 
@@ -121,8 +133,62 @@ class VectorStore:
         return await self._collections.create(alias, embedder, dimension, parameters)
 
     async def move_alias(self, alias: str, collection: str) -> None:
-        """Point `alias` at `collection` in one atomic step; running searches see the one or the other."""
+        """Point `alias` at `collection` in one atomic step; running searches see the one or the other.
+
+        In the same step, what was live before becomes the alias's previous collection.
+        """
         await self._collections.move_alias(alias, collection)
+
+    async def collections(self, alias: str) -> list[CollectionInfo]:
+        """Every collection `alias__embedder__n`, in order of n, live or not."""
+        return await self._collections.all(alias)
+
+    async def live(self, alias: str) -> CollectionInfo | None:
+        """The collection behind `alias`, None before the first ingestion."""
+        return await self._collections.live(alias)
+
+    async def live_name(self, alias: str) -> str | None:
+        """As `live`, but the name only, in one request."""
+        return await self._collections.target(alias)
+
+    async def is_live(self, collection: str) -> bool:
+        """Whether some alias leads to this collection, by its own name, now."""
+        return await self._collections.is_live(collection)
+
+    async def drop_collection(self, collection: str) -> None:
+        """Remove a collection, by its own name, with all its points and aliases."""
+        await self._collections.drop(collection)
+
+    async def scan(self, collection: str) -> AsyncIterator[tuple[UUID, str]]:
+        """(id, content hash) of every chunk in order of id, whoever may see it. For maintenance only.
+
+        What is written meanwhile may or may not come.
+        """
+        offset: Any = None
+        while True:
+            async with translated(collection):
+                page, offset = await self._client.scroll(
+                    collection, limit=SCAN_PAGE, offset=offset, with_payload=["content_hash"]
+                )
+            for record in page:
+                yield UUID(str(record.id)), str((record.payload or {}).get("content_hash", ""))
+            if offset is None:
+                return
+
+    async def read(self, collection: str, ids: Sequence[UUID]) -> list[StoredChunk]:
+        """Those of `ids` that exist, whoever may see them. For maintenance only."""
+        async with translated(collection):
+            found = await self._client.retrieve(
+                collection, [str(i) for i in ids], with_payload=True, with_vectors=["sparse"]
+            )
+        return [_stored(record) for record in found]
+
+    async def delete(self, collection: str, ids: Sequence[UUID]) -> None:
+        """Remove these chunks; an id that is not there is none too many."""
+        for start in range(0, len(ids), DELETE_BATCH):
+            batch: list[Any] = [str(i) for i in ids[start : start + DELETE_BATCH]]
+            async with translated(collection):
+                await self._client.delete(collection, models.PointIdsList(points=batch), wait=True)
 
     async def upsert(self, alias: str, points: Sequence[ChunkPoint]) -> None:
         """Write or overwrite points. All are checked first; when this returns, they survive a crash."""
@@ -238,6 +304,15 @@ def _struct(point: ChunkPoint, dimension: int) -> models.PointStruct:
     return models.PointStruct(
         id=str(point.id), vector={"dense": dense, "sparse": sparse}, payload=dict(point.payload)
     )
+
+
+def _stored(record: models.Record) -> StoredChunk:
+    vectors = record.vector if isinstance(record.vector, dict) else {}
+    sparse = vectors.get("sparse")
+    weights = SparseWeights((), ())
+    if isinstance(sparse, models.SparseVector):
+        weights = SparseWeights(tuple(sparse.indices), tuple(sparse.values))
+    return StoredChunk(UUID(str(record.id)), weights, record.payload or {})
 
 
 def _finite(owner: str, dense: Sequence[float] | NDArray[np.floating[Any]]) -> list[float]:

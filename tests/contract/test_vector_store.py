@@ -8,6 +8,7 @@ import asyncio
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from qdrant_client import AsyncQdrantClient
 from assistant.clock import new_id, stable_id
 from assistant.errors import Conflict, InvalidInput, NotFound
 from assistant.settings import QdrantSettings
+from assistant.stores import vectors
 from assistant.stores.vector_wire import connect
 from assistant.stores.vectors import ChunkPoint, Range, SearchFilter, SparseWeights, VectorStore
 
@@ -349,6 +351,70 @@ async def test_the_alias_moves_while_searches_run(store: VectorStore, fresh: str
     assert seen[-1] == [2]
 
 
+async def test_the_collections_behind_an_alias_tell_who_is_live_and_who_was(
+    store: VectorStore, fresh: str
+) -> None:
+    assert await store.live(fresh) is None
+    assert await store.live_name(fresh) is None
+    first = await store.ensure_collection(fresh, "tiny/embedder v1", DIMENSION, PARAMETERS)
+    second = await store.create_collection(fresh, "next", DIMENSION + 1, PARAMETERS)
+    await store.create_collection(f"{fresh}_2", "next", DIMENSION, PARAMETERS)
+    await store.upsert(first, [chunk(1), chunk(2)])
+    states = [(c.name, c.embedder, c.dimension, c.points) for c in await store.collections(fresh)]
+    assert sorted(states) == sorted(
+        [(first, "tiny/embedder v1", DIMENSION, 2), (second, "next", DIMENSION + 1, 0)]
+    )
+
+    async def roles() -> tuple[str | None, list[str], list[bool]]:
+        found = await store.collections(fresh)
+        previous = [c.name for c in found if c.previous]
+        return await store.live_name(fresh), previous, [await store.is_live(n) for n in (first, second)]
+
+    assert await roles() == (first, [], [True, False])
+    await store.move_alias(fresh, second)
+    assert await roles() == (second, [first], [False, True])
+    await store.move_alias(fresh, second)
+    assert await roles() == (second, [first], [False, True])
+    await store.move_alias(fresh, first)
+    assert await roles() == (first, [second], [True, False])
+    live = await store.live(fresh)
+    assert live is not None
+    assert (live.name, dict(live.parameters), live.live) == (first, PARAMETERS, True)
+
+
+async def test_a_dropped_collection_is_gone_with_its_aliases(store: VectorStore, fresh: str) -> None:
+    first = await store.ensure_collection(fresh, "e", DIMENSION, PARAMETERS)
+    second = await store.create_collection(fresh, "next", DIMENSION, PARAMETERS)
+    await store.move_alias(fresh, second)
+
+    await store.drop_collection(first)
+
+    assert [(c.name, c.live, c.previous) for c in await store.collections(fresh)] == [(second, True, False)]
+    assert not await store.is_live(first)
+
+
+async def test_all_chunks_are_scanned_in_order_and_read_without_dense_vectors(
+    store: VectorStore, alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "SCAN_PAGE", 7)
+    written = [UUID(int=i << 64 | i) for i in range(20)]
+    made = [chunk(i, tokens=(i, i + 1), acl=["user:x"], content_hash=f"h{i}") for i in range(20)]
+    made = [replace(point, id=id_) for id_, point in zip(reversed(written), made, strict=True)]
+    await store.upsert(alias, [*made, chunk(10**20, tokens=())])
+
+    scanned = [item async for item in store.scan(alias)]
+
+    assert [id_ for id_, _ in scanned] == sorted([*written, UUID(int=10**20)])
+    assert dict(scanned)[written[0]] == "h19"
+    read = {c.id: c for c in await store.read(alias, [written[0], UUID(int=5), UUID(int=10**20)])}
+    assert set(read) == {written[0], UUID(int=10**20)}
+    found = read[written[0]]
+    assert (sorted(found.sparse.indices), found.payload) == ([19, 20], made[19].payload)
+    assert read[UUID(int=10**20)].sparse.indices == ()
+    await store.delete(alias, [written[0], UUID(int=5)])
+    assert await store.count(alias) == 20
+
+
 UNKNOWN: dict[str, Callable[[VectorStore], Any]] = {
     "upsert": lambda s: s.upsert("nowhere", [chunk(1)]),
     "count": lambda s: s.count("nowhere"),
@@ -357,6 +423,10 @@ UNKNOWN: dict[str, Callable[[VectorStore], Any]] = {
     "document_chunks": lambda s: s.document_chunks("nowhere", "a", EVERYONE, 0, 1),
     "delete_stale": lambda s: s.delete_stale("nowhere", "a", "h"),
     "delete_documents": lambda s: s.delete_documents("nowhere", ["a"]),
+    "drop_collection": lambda s: s.drop_collection("nowhere"),
+    "read": lambda s: s.read("nowhere", [UUID(int=1)]),
+    "scan": lambda s: anext(s.scan("nowhere")),
+    "delete": lambda s: s.delete("nowhere", [UUID(int=1)]),
     "move_alias": lambda s: s.move_alias("somewhere", "nowhere"),
 }
 
