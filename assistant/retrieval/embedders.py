@@ -1,6 +1,8 @@
 """Text to vectors: the embedder's protocol, its tokenizer, and the local sentence-transformers model."""
 
+import json
 import os
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from assistant.errors import ConfigurationError
-from assistant.settings import EmbedderSettings
+from assistant.errors import ConfigurationError, InvalidInput
+from assistant.settings import EmbedderSettings, Settings
 
 Vectors = npt.NDArray[np.float32]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class TokenCounter(Protocol):
@@ -99,3 +103,74 @@ class SentenceTransformerEmbedder(TextTokenizer):
                 show_progress_bar=False,
             )
         return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def installed_embedder(settings: Settings, name: str) -> EmbedderSettings:
+    """The settings of the embedder called `name`: the configured one, or a folder `<home>/models/<name>`.
+
+    A folder's own files say its dimension and its window. Raises InvalidInput for a name that is none, and
+    ConfigurationError naming the folder or file that is missing or unreadable.
+    """
+    configured = settings.embedder
+    if name == configured.name:
+        return configured
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} is no name of an embedder.",
+            hint="It is a folder's name: letters, digits, dots, hyphens and underscores.",
+            field="embedder",
+        )
+    folder = settings.models_dir / name
+    if not (folder / "modules.json").is_file():
+        raise ConfigurationError(
+            f"The embedder {name!r} is not installed: {folder} holds no sentence-transformers model.",
+            hint=f"Copy its folder, the one with modules.json, to {folder}.",
+        )
+    found: dict[str, int] = {"dimension": _dimension(folder)}
+    window = folder / "sentence_bert_config.json"
+    if window.is_file():
+        found["max_tokens"] = _positive(window, _json(window), "max_seq_length")
+    return configured.model_copy(update={"name": name, "path": folder, **found})
+
+
+def _dimension(folder: Path) -> int:
+    """Numbers in a vector: what the last module that changes them says."""
+    dimension = 0
+    modules = _json(folder / "modules.json")
+    for module in [m for m in modules if isinstance(m, dict)] if isinstance(modules, list) else []:
+        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
+        file = folder / str(module.get("path", "")) / "config.json"
+        if kind == "Pooling":
+            pooling = _json(file)
+            modes = [key for key in pooling if key.startswith("pooling_mode_") and pooling[key] is True]
+            size = (
+                "word_embedding_dimension" if "word_embedding_dimension" in pooling else "embedding_dimension"
+            )
+            dimension = _positive(file, pooling, size) * max(1, len(modes))
+        elif kind == "Dense":
+            dimension = _positive(file, _json(file), "out_features")
+    if not dimension:
+        raise ConfigurationError(
+            f"{folder / 'modules.json'} names no Pooling and no Dense module.",
+            hint="Only sentence-transformers models with one vector per text can be used.",
+        )
+    return dimension
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{file} cannot be read: {error}.", hint="Copy the embedder's folder again, whole."
+        ) from error
+
+
+def _positive(file: Path, values: Any, key: str) -> int:
+    value = values.get(key) if isinstance(values, dict) else None
+    if not isinstance(value, int) or value < 1:
+        raise ConfigurationError(
+            f"{file} says {key} = {value!r}, which is no size.",
+            hint="Copy the embedder's folder again, whole.",
+        )
+    return value
