@@ -28,6 +28,8 @@ from assistant.stores.sources import SourceRepository
 from assistant.stores.vectors import SearchFilter
 from data_jobs.config import DatasetConfig, FolderSource, SourceConfig, folder_source, load_config
 from data_jobs.job import Job, record
+from data_jobs.live import bound_to_live
+from data_jobs.locks import writing
 from data_jobs.pipeline import connect, run_in_process, run_on_ray
 from data_jobs.plan import Plan, make_plan
 from data_jobs.progress import ProgressBar, ProgressListener, Silent
@@ -61,18 +63,22 @@ class Ingestion:
         away raises StoreUnavailable, since no source could do without.
         """
         began = time.monotonic()
-        settings = self._settings
+        alias = self._settings.qdrant.collection
+
+        def waiting() -> None:
+            self._progress.phase(alias, "waiting for another embedder's collection to go live")
+
+        async with writing(self._settings, alias, waiting):
+            self._settings = await bound_to_live(self._settings)
+            reports = await self._sources()
+        return IngestReport(tuple(reports), time.monotonic() - began)
+
+    async def _sources(self) -> list[SourceReport]:
         reports = []
-        async with Stores.open(settings) as stores:
-            await stores.vectors.ensure_collection(
-                stores.alias,
-                settings.embedder.name,
-                settings.embedder.dimension,
-                settings.retrieval.model_dump(mode="json", include={"language", "average_length"}),
-            )
+        async with Stores.open(self._settings) as stores:
             for source in self._config.sources:
                 reports.append(await self._source(stores, source))
-        return IngestReport(tuple(reports), time.monotonic() - began)
+        return reports
 
     async def _source(self, stores: Stores, source: SourceConfig) -> SourceReport:
         began = time.monotonic()
@@ -116,7 +122,9 @@ class Ingestion:
             await stores.runs.error(job.run_id, skipped.external_id, "read", skipped.reason)
         self._progress.begin(name, len(plan.tasks))
         gone = list(plan.vanished.values())
-        await stores.vectors.delete_documents(stores.alias, gone)
+        await stores.vectors.delete_documents(stores.collection, gone)
+        if gone:
+            await stores.check_live()
         await stores.documents.forget(gone)
         for start in range(0, len(plan.tasks), _BEGIN_BATCH):
             batch = plan.tasks[start : start + _BEGIN_BATCH]
@@ -178,7 +186,7 @@ class Ingestion:
         expected = sum(entry.chunk_count for entry in ready)
 
         async def count(**conditions: str) -> int:
-            return await stores.vectors.count(stores.alias, SearchFilter(job.source.acl, conditions))
+            return await stores.vectors.count(stores.collection, SearchFilter(job.source.acl, conditions))
 
         found = await count(source_id=str(job.source_id)) if ready else 0
         if found >= expected:

@@ -118,15 +118,12 @@ async def run_on_ray(tasks: Sequence[Task], job: Job, report: Report) -> Stored:
 
 def _execute(tasks: Sequence[Task], job: Job, counter: Any) -> Stored:
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data import ActorPoolStrategy
     from ray.exceptions import RayError
 
     from data_jobs.datasinks import ChunkSink
 
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    quiet_ray_data()
     settings = job.settings
     sink = ChunkSink(job, counter)
     try:
@@ -147,8 +144,18 @@ def _execute(tasks: Sequence[Task], job: Job, counter: Any) -> Stored:
             .write_datasink(sink, ray_remote_args={"num_cpus": 0.1})
         )
     except RayError as error:
-        raise _cause(error) from None
+        raise cause_of(error) from None
     return sink.total
+
+
+def quiet_ray_data() -> None:
+    """Progress is shown by us, once."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 class _Counter:
@@ -165,7 +172,7 @@ class _Counter:
         return taken
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause_of(error: BaseException) -> BaseException:
     """The product's own error inside Ray's wrapping, else Ray's."""
     seen: BaseException | None = error
     while seen is not None:

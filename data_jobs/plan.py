@@ -92,11 +92,13 @@ def content_hash_of(item: Item, data: bytes, parameters: str) -> str:
 
 
 def fingerprint(settings: Settings, source: SourceConfig) -> str:
-    """Everything but the content that a stored chunk depends on: changing any of it ingests anew."""
+    """Everything but the content that a stored chunk depends on: changing any of it ingests anew.
+
+    The embedder is not part of it: another one takes over the stored chunks, with their ids.
+    """
     shaping = {
         "chunking": [chunking.VERSION, settings.chunk.model_dump(mode="json")],
         "processors": processors.VERSION,
-        "embedder": settings.embedder.model_dump(mode="json", include={"name", "dimension", "max_tokens"}),
         "sparse": settings.retrieval.model_dump(mode="json", include={"language", "average_length"}),
         "source": source.model_dump(mode="json", include={"name", "source_type", "acl", "attributes"}),
     }

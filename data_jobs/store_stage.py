@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from assistant.clock import now
-from assistant.errors import InvalidInput, StoreUnavailable
+from assistant.errors import Conflict, InvalidInput, StoreUnavailable
 from assistant.retrieval.sparse import Bm25Encoder
 from assistant.settings import Settings
 from assistant.stores.documents import DocumentRepository
@@ -41,12 +41,16 @@ class Stored:
 
 
 class Stores:
-    """The two stores as ingestion uses them."""
+    """The two stores as ingestion uses them.
 
-    def __init__(self, database: Database, vectors: VectorStore, alias: str) -> None:
+    `collection` is the live collection's own name, never the alias: vectors of one embedder must not
+    reach the collection of another when the alias moves.
+    """
+
+    def __init__(self, database: Database, vectors: VectorStore, collection: str) -> None:
         self.database = database
         self.vectors = vectors
-        self.alias = alias
+        self.collection = collection
         self.documents = DocumentRepository(database)
         self.runs = RunRepository(database)
 
@@ -61,6 +65,15 @@ class Stores:
         finally:
             await vectors.close()
             await database.close()
+
+    async def check_live(self) -> None:
+        """Before Postgres notes what was written: searches must find it. Conflict when they would not."""
+        if not await self.vectors.is_live(self.collection):
+            raise Conflict(
+                f"{self.collection} is not live any more: another collection took its place meanwhile.",
+                hint="Ingest again: it continues in the live collection, with that one's embedder.",
+                collection=self.collection,
+            )
 
 
 class StoreStage:
@@ -93,7 +106,7 @@ class StoreStage:
         # Again with the title that parsing found; a repeated part makes the document pending again.
         await stores.documents.begin([record(self._job, part.task, part.title) for part in parts])
         points = [point for part in parts for point in self._points(part)]
-        await stores.vectors.upsert(stores.alias, points)
+        await stores.vectors.upsert(stores.collection, points)
         complete: dict[tuple[str, str], Part] = {}
         for part in parts:
             if len(part.chunks) == part.chunk_count or await self._all_stored(part):
@@ -101,8 +114,10 @@ class StoreStage:
         for part in complete.values():
             if part.task.replaces:
                 await stores.vectors.delete_stale(
-                    stores.alias, part.task.document_id, keep_hash=part.task.content_hash
+                    stores.collection, part.task.document_id, keep_hash=part.task.content_hash
                 )
+        if complete:
+            await stores.check_live()
         await stores.documents.complete(
             [(p.task.document_id, p.task.content_hash, p.chunk_count) for p in complete.values()]
         )
@@ -113,7 +128,7 @@ class StoreStage:
             self._job.source.acl,
             {"document_id": str(part.task.document_id), "content_hash": part.task.content_hash},
         )
-        return await self._stores.vectors.count(self._stores.alias, where) == part.chunk_count
+        return await self._stores.vectors.count(self._stores.collection, where) == part.chunk_count
 
     async def _fail(self, part: Part) -> Stored:
         item, stores = part.task.item, self._stores
