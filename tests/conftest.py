@@ -34,6 +34,7 @@ for name in [n for n in os.environ if n.startswith("AI_ASSISTANT_")] + [
         os.environ.pop(name, None)
 
 pytest_plugins = [
+    "tests.fixtures_adapters",
     "tests.fixtures_cluster",
     "tests.fixtures_models",
     "tests.fixtures_postgres",

@@ -1,19 +1,25 @@
 """What every backend checks before it spends time on a request, so that all refuse the same things."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from jsonschema import SchemaError  # type: ignore[import-untyped]
 from jsonschema.validators import validator_for  # type: ignore[import-untyped]
 
-from assistant.errors import BackendFailed, ContextTooLong, InvalidInput
+from assistant.errors import BackendFailed, ContextTooLong, InvalidInput, NotFound
 from assistant.llm.types import ChatRequest
 
 MAX_STOPS = 16
 
 
-def check_request(request: ChatRequest) -> None:
-    """Raises InvalidInput naming the field."""
+def check_request(request: ChatRequest, adapters: Collection[str] = ()) -> None:
+    """Raises InvalidInput naming the field, and NotFound for an adapter that is not among `adapters`."""
+    if request.adapter is not None and request.adapter not in adapters:
+        raise NotFound(
+            f"{request.model} has no adapter {request.adapter!r}.",
+            hint=f"Loaded adapters: {', '.join(sorted(adapters)) or 'none'}.",
+            field="adapter",
+        )
     if not request.messages:
         raise _wrong("messages", "is empty", "Send at least one message.")
     for index, message in enumerate(request.messages):

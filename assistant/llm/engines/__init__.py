@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from assistant.errors import ConfigurationError
+from assistant.llm.adapters import base_fingerprint
 from assistant.llm.catalog import ModelSpec, read_options
 from assistant.llm.types import Engine
 
@@ -22,12 +23,22 @@ def create_engine(spec: ModelSpec, models_dir: Path) -> Engine:
         _need("xllamacpp", spec, "Install it: `pip install xllamacpp`.")
         from assistant.llm.engines.llama_cpp import LlamaCppEngine, LlamaCppOptions
 
-        return LlamaCppEngine(spec, gguf_file(spec, models_dir), read_options(spec, LlamaCppOptions))
+        return LlamaCppEngine(
+            spec,
+            gguf_file(spec, models_dir),
+            read_options(spec, LlamaCppOptions),
+            fingerprint_of(spec, models_dir),
+        )
     if spec.engine == "vllm":
         _need("vllm", spec, VLLM_HINT)
         from assistant.llm.engines.vllm import VllmEngine, VllmOptions
 
-        return VllmEngine(spec, hf_model(spec, models_dir), read_options(spec, VllmOptions))
+        return VllmEngine(
+            spec,
+            hf_model(spec, models_dir),
+            read_options(spec, VllmOptions),
+            fingerprint_of(spec, models_dir),
+        )
     raise ConfigurationError(
         f"{spec.name}: {spec.engine} is a remote server, not an engine.", hint="It needs no LocalLLM."
     )
@@ -59,6 +70,23 @@ def hf_model(spec: ModelSpec, models_dir: Path) -> str:
         f"{spec.name}: {path} holds no transformers model (no config.json).",
         hint="For the built-in model run `python -m cluster.weights --hf`.",
     )
+
+
+def fingerprint_of(spec: ModelSpec, models_dir: Path) -> str | None:
+    """What adapters of this model must have been made for; None when its transformers form is not here."""
+    folder = hf_folder(spec, models_dir)
+    return base_fingerprint(folder) if folder is not None else None
+
+
+def hf_folder(spec: ModelSpec, models_dir: Path) -> Path | None:
+    """The transformers form of a local model: its path, the `hf` folder inside, or the one beside its GGUF."""
+    if spec.path is None:
+        return None
+    path = models_dir / spec.path
+    for folder in (path, path / "hf", path.parent / "hf"):
+        if (folder / "config.json").is_file() and (folder / "tokenizer.json").is_file():
+            return folder
+    return None
 
 
 def _existing(spec: ModelSpec, models_dir: Path) -> Path:

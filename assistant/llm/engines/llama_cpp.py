@@ -4,6 +4,10 @@ Requests go to the library's handlers, not over a socket: one thread per running
 llama.cpp without the GIL and hands each chunk to the event loop. The chat template and the tokenizer
 come from the GGUF file. At most `slots` requests are inside; the others wait here, where giving up
 costs nothing.
+
+Each adapter has a server of its own beside the base, over the same mapped weights. One server could hold
+them all and take the adapter per request, but it batches only requests of one adapter, and those of another
+wait until the last of them has ended (docs/decisions/0004-adapters.md).
 """
 
 import asyncio
@@ -12,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -20,12 +24,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from assistant.errors import AssistantError, ConfigurationError, InvalidInput
+from assistant.errors import ConfigurationError
+from assistant.llm.adapters import GGUF, Adapter, check_base
 from assistant.llm.catalog import ModelSpec
-from assistant.llm.messages import check_request, failed, too_long
-from assistant.llm.providers.openai_wire import chat_body, read_chunk
+from assistant.llm.engines.llama_stream import LlamaStream
+from assistant.llm.engines.residents import Resident, Residents
+from assistant.llm.messages import check_request, failed
+from assistant.llm.providers.openai_wire import chat_body
 from assistant.llm.types import BackendHealth, ChatRequest, Piece
-from assistant.types import Usage
 
 PROBE_TIMEOUT_S = 15.0
 """The engine answers between two steps, and one step on a crowded machine can take seconds."""
@@ -51,17 +57,24 @@ class LlamaCppOptions(BaseModel):
 
 
 class LlamaCppEngine:
-    """One GGUF model. Streams may come from any event loop; `start` and `stop` are called once."""
+    """One GGUF model. All calls come from one event loop; `start` and `stop` are called once.
 
-    def __init__(self, spec: ModelSpec, model: Path, options: LlamaCppOptions) -> None:
+    `fingerprint` is that of the base's transformers form, where it lies beside the GGUF.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, model: Path, options: LlamaCppOptions, fingerprint: str | None = None
+    ) -> None:
         self._spec = spec
         self._model = model
         self._options = options
+        self._fingerprint = fingerprint
+        self._residents = Residents[list[Any]](self._load_adapter, _free)
         self._server: Any = None
         self._state: Literal["loading", "ready", "stopped"] = "loading"
         self._pool = ThreadPoolExecutor(spec.slots + 1, thread_name_prefix=f"llama-{spec.name}")
         self._slots = asyncio.Semaphore(spec.slots)
-        self._running: set[_Stream] = set()
+        self._running: set[LlamaStream] = set()
         self._waiting = 0
         self._heard_s = 0.0
         self._probe: asyncio.Future[Any] | None = None
@@ -69,7 +82,7 @@ class LlamaCppEngine:
     async def start(self) -> None:
         """Load the model. Raises ConfigurationError when llama.cpp does not take the file."""
         try:
-            self._server = await asyncio.to_thread(self._load)
+            self._server = await asyncio.to_thread(self._load, None)
         except RuntimeError:
             raise ConfigurationError(
                 f"llama.cpp could not load {self._model}; its log on stderr says why.",
@@ -85,18 +98,35 @@ class LlamaCppEngine:
             stream.end(failed(self._spec.name, "stopped", "the engine was stopped", retryable=False))
         await asyncio.to_thread(self._pool.shutdown)
         last_reference, self._server = [self._server], None
-        # The destructor joins llama.cpp's own threads, so it must not run on the event loop.
-        await asyncio.to_thread(last_reference.clear)
+        await _free(last_reference)
+        await self._residents.close()
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return self._residents.names
+
+    async def set_adapters(self, adapters: Sequence[Adapter]) -> None:
+        """As `Engine` says. A new one costs a second of CPU and a key-value cache of its own."""
+        if self._state != "ready":
+            raise failed(self._spec.name, "stopped", f"the engine is {self._state}")
+        await self._residents.change(adapters)
 
     async def stream(self, request: ChatRequest, request_id: str) -> AsyncIterator[Piece]:
-        """Pieces of the answer. Raises InvalidInput, ContextTooLong, BackendFailed."""
+        """Pieces of the answer. Raises InvalidInput, ContextTooLong, NotFound, BackendFailed."""
         del request_id
-        check_request(request)
-        await self._take_slot()
-        stream = _Stream(self._spec, json.dumps(self._body(request), ensure_ascii=False), self._heard)
-        work = asyncio.get_running_loop().run_in_executor(self._pool, stream.run, self._server)
+        check_request(request, self.adapters)
+        # Before the first pause, so that what is asked for now stays until it is answered.
+        resident = self._residents.hold(request.adapter) if request.adapter is not None else None
+        try:
+            await self._take_slot()
+        except BaseException:
+            self._release(resident)
+            raise
+        server = resident.inside[0] if resident is not None else self._server
+        stream = LlamaStream(self._spec, json.dumps(self._body(request), ensure_ascii=False), self._heard)
+        work = asyncio.get_running_loop().run_in_executor(self._pool, stream.run, server)
         # The slot is free when llama.cpp has let go, which may be a step after the caller has.
-        work.add_done_callback(lambda _: self._free_slot(stream))
+        work.add_done_callback(lambda _: self._free_slot(stream, resident))
         self._running.add(stream)
         try:
             async with aclosing(stream.pieces()) as pieces:
@@ -121,13 +151,31 @@ class LlamaCppEngine:
                 "running": len(self._running),
                 "waiting": self._waiting,
                 "context_tokens": self._spec.context_tokens,
+                "adapters": list(self.adapters),
             },
         )
 
-    def _load(self) -> Any:
+    async def _load_adapter(self, adapter: Adapter) -> list[Any]:
+        """The only reference to its server, in a list."""
+        check_base(adapter, self._fingerprint)
+        path = adapter.file(GGUF)
+        try:
+            return [await asyncio.to_thread(self._load, path)]
+        except RuntimeError:
+            raise ConfigurationError(
+                f"llama.cpp could not load the adapter {adapter.name} from {path}; its log on stderr says why.",
+                hint="It is damaged, or was made for another base model; or memory lacks for its context "
+                f"times slots ({self._spec.context_tokens} x {self._spec.slots}).",
+            ) from None
+
+    def _load(self, adapter: Path | None) -> Any:
         import xllamacpp
 
         params = common_params(self._spec, self._model, self._options)
+        if adapter is not None:
+            info = xllamacpp.CommonAdapterLoraInfo()
+            info.path, info.scale = str(adapter), 1.0
+            params.lora_adapters = [info]
         # The library always opens its own HTTP server, without a key. A socket that nobody else can reach,
         # and whose name is gone once it is open, keeps it from being a way in.
         folder = tempfile.mkdtemp(prefix="llama-")
@@ -154,9 +202,14 @@ class LlamaCppEngine:
     def _heard(self) -> None:
         self._heard_s = time.monotonic()
 
-    def _free_slot(self, stream: "_Stream") -> None:
+    def _free_slot(self, stream: LlamaStream, resident: Resident[list[Any]] | None) -> None:
         self._running.discard(stream)
         self._slots.release()
+        self._release(resident)
+
+    def _release(self, resident: Resident[list[Any]] | None) -> None:
+        if resident is not None:
+            self._residents.release(resident)
 
     async def _alive(self) -> tuple[Literal["ready", "loading", "down"], str | None]:
         if self._state != "ready":
@@ -164,7 +217,8 @@ class LlamaCppEngine:
         if self._running and time.monotonic() - self._heard_s < FRESH_S:
             return "ready", None
         if self._probe is None or self._probe.done():
-            self._probe = asyncio.get_running_loop().run_in_executor(self._pool, self._server.handle_metrics)
+            servers = [[self._server], *self._residents.all()]
+            self._probe = asyncio.get_running_loop().run_in_executor(self._pool, _ask, servers)
         try:
             await asyncio.wait_for(asyncio.shield(self._probe), PROBE_TIMEOUT_S)
         except TimeoutError:
@@ -172,71 +226,16 @@ class LlamaCppEngine:
         return "ready", None
 
 
-class _Stream:
-    """One request on its way through llama.cpp: chunks cross from the engine's thread to the loop."""
+def _ask(servers: Sequence[list[Any]]) -> None:
+    """Returns when each of them has answered; one that was freed meanwhile is not asked."""
+    for holder in servers:
+        for server in tuple(holder):
+            server.handle_metrics()
 
-    def __init__(self, spec: ModelSpec, body: str, heard: Callable[[], None]) -> None:
-        self._spec = spec
-        self._heard = heard
-        self._body = body
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[str | AssistantError | None] = asyncio.Queue()
-        self._ended = False
 
-    def run(self, server: Any) -> None:
-        """In a worker thread, until the answer is complete, refused, or `end` was called."""
-        try:
-            if not self._ended:
-                server.handle_chat_completions(self._body, self._on_chunk)
-            self._put(None)
-        except ValueError as error:
-            # What the request asks for and the template or grammar cannot do.
-            self._put(InvalidInput(f"The model cannot serve this request: {error}", field="messages"))
-        except Exception as error:
-            self._put(failed(self._spec.name, "engine", f"llama.cpp failed: {error}"))
-
-    def end(self, error: AssistantError | None) -> None:
-        """On the loop. llama.cpp lets go at its next chunk; a reader gets `error`."""
-        self._ended = True
-        if error is not None:
-            self._queue.put_nowait(error)
-
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
-        finish, usage = None, None
-        while (item := await self._queue.get()) is not None:
-            if isinstance(item, AssistantError):
-                raise item
-            chunk = read_chunk(json.loads(item))
-            if chunk.error is not None:
-                raise self._refusal(chunk.error)
-            usage = chunk.usage or usage
-            finish = chunk.finish_reason or finish
-            if chunk.text:
-                yield Piece(chunk.text)
-        if finish is None:
-            raise failed(self._spec.name, "truncated", "llama.cpp ended the answer without a reason")
-        yield Piece("", finish, usage or Usage())
-
-    def _on_chunk(self, chunk: str) -> bool:
-        """True makes llama.cpp drop the request."""
-        self._heard()
-        return self._ended or not self._put(chunk)
-
-    def _put(self, item: str | AssistantError | None) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-        except RuntimeError:
-            # The loop is closed: nobody reads any more.
-            return False
-        return True
-
-    def _refusal(self, error: Any) -> AssistantError:
-        message = str(error.get("message", "no message"))
-        if error.get("type") == "exceed_context_size_error":
-            return too_long(self._spec.name, int(error["n_prompt_tokens"]), self._spec.context_tokens)
-        if error.get("code") == 400:
-            return InvalidInput(f"llama.cpp refused the request: {message}", field="messages")
-        return failed(self._spec.name, "engine", message)
+async def _free(last_reference: list[Any]) -> None:
+    # The destructor joins llama.cpp's own threads, so it must not run on the event loop.
+    await asyncio.to_thread(last_reference.clear)
 
 
 def common_params(spec: ModelSpec, model: Path, options: LlamaCppOptions) -> Any:

@@ -5,18 +5,21 @@ token counting and refusals happen here, so that a prompt is never cut silently.
 """
 
 import asyncio
+import itertools
 import multiprocessing
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from assistant.errors import BackendFailed, ConfigurationError, InvalidInput
+from assistant.llm.adapters import PEFT_CONFIG, PEFT_WEIGHTS, Adapter, check_base
 from assistant.llm.catalog import ModelSpec
 from assistant.llm.engines.orphans import OrphanGuard
+from assistant.llm.engines.residents import Residents
 from assistant.llm.messages import check_request, failed, too_long
 from assistant.llm.types import BackendHealth, ChatRequest, FinishReason, Piece
 from assistant.types import Usage
@@ -52,15 +55,28 @@ class VllmOptions(BaseModel):
     """Unset: true on a CPU, where compiling takes minutes and gains nothing; false with CUDA."""
     tensor_parallel_size: int = Field(1, ge=1)
     quantization: str | None = None
+    max_adapters: int = Field(3, ge=0)
+    """LoRA adapters loaded at once: champion, challenger, and one on its way in or out. 0 switches LoRA off.
+    Their memory, of the highest rank, is reserved at start."""
+    max_adapter_rank: Literal[8, 16, 32, 64, 128, 256] = 64
+    """Adapters of a higher rank are refused."""
 
 
 class VllmEngine:
-    """One transformers model. All streams must come from the event loop that called `start`."""
+    """One transformers model. All streams must come from the event loop that called `start`.
 
-    def __init__(self, spec: ModelSpec, model: str, options: VllmOptions) -> None:
+    `fingerprint` is that of the model, where it lies in a folder.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, model: str, options: VllmOptions, fingerprint: str | None = None
+    ) -> None:
         self._spec = spec
         self._model = model
         self._options = options
+        self._fingerprint = fingerprint
+        self._residents = Residents[Any](self._load_adapter, self._remove_adapter)
+        self._numbers = itertools.count(1)
         self._engine: Any = None
         self._guard: OrphanGuard | None = None
         self._tokenizer: Any = None
@@ -95,23 +111,43 @@ class VllmEngine:
         multiprocessing.active_children()
         await asyncio.to_thread(self._release)
 
-    async def stream(self, request: ChatRequest, request_id: str) -> AsyncIterator[Piece]:
-        """Pieces of the answer. Raises InvalidInput, ContextTooLong, BackendFailed."""
-        check_request(request)
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return self._residents.names
+
+    async def set_adapters(self, adapters: Sequence[Adapter]) -> None:
+        """As `Engine` says. vLLM batches requests of several adapters together."""
         if self._state != "ready":
             raise failed(self._spec.name, "stopped", f"the engine is {self._state}")
-        prompt = await asyncio.to_thread(self._prompt, request)
-        room = self._spec.context_tokens - len(prompt)
-        if room < 1:
-            raise too_long(self._spec.name, len(prompt), self._spec.context_tokens)
-        parameters = self._parameters(request, min(room, request.max_tokens or room))
+        if len(adapters) > self._options.max_adapters:
+            raise ConfigurationError(
+                f"{self._spec.name} has room for {self._options.max_adapters} adapters, not {len(adapters)}.",
+                hint="Raise options.max_adapters in models.yaml.",
+            )
+        await self._residents.change(adapters)
+
+    async def stream(self, request: ChatRequest, request_id: str) -> AsyncIterator[Piece]:
+        """Pieces of the answer. Raises InvalidInput, ContextTooLong, NotFound, BackendFailed."""
+        check_request(request, self.adapters)
+        if self._state != "ready":
+            raise failed(self._spec.name, "stopped", f"the engine is {self._state}")
+        # Before the first pause, so that what is asked for now stays until it is answered.
+        resident = self._residents.hold(request.adapter) if request.adapter is not None else None
         self._running += 1
         try:
-            async with aclosing(self._pieces(prompt, parameters, request_id)) as pieces:
+            prompt = await asyncio.to_thread(self._prompt, request)
+            room = self._spec.context_tokens - len(prompt)
+            if room < 1:
+                raise too_long(self._spec.name, len(prompt), self._spec.context_tokens)
+            parameters = self._parameters(request, min(room, request.max_tokens or room))
+            lora = resident.inside if resident is not None else None
+            async with aclosing(self._pieces(prompt, parameters, request_id, lora)) as pieces:
                 async for piece in pieces:
                     yield piece
         finally:
             self._running -= 1
+            if resident is not None:
+                self._residents.release(resident)
 
     async def health(self) -> BackendHealth:
         """Ready means that the engine core lives; vLLM notices its death by itself."""
@@ -128,8 +164,44 @@ class VllmEngine:
                 "slots": self._spec.slots,
                 "running": self._running,
                 "context_tokens": self._spec.context_tokens,
+                "adapters": list(self.adapters),
             },
         )
+
+    async def _load_adapter(self, adapter: Adapter) -> Any:
+        from vllm.lora.request import LoRARequest
+
+        self._check_adapter(adapter)
+        # vLLM keeps what it loaded by number and cached prompts by name: both are new each time.
+        number = next(self._numbers)
+        request = LoRARequest(f"{adapter.name}#{number}", number, str(adapter.folder))
+        try:
+            await self._engine.add_lora(request)
+        except Exception as error:
+            # Whatever vLLM and safetensors raise for a broken file; it comes from another process.
+            if self._engine is None or self._engine.errored:
+                raise self._failure(str(error)) from error
+            raise ConfigurationError(
+                f"vLLM could not load the adapter {adapter.name} from {adapter.folder}: {error}",
+                hint="It is damaged, or was made for another base model.",
+            ) from error
+        return request
+
+    async def _remove_adapter(self, request: Any) -> None:
+        if self._engine is not None:
+            await self._engine.remove_lora(request.lora_int_id)
+
+    def _check_adapter(self, adapter: Adapter) -> None:
+        limit = self._options.max_adapter_rank
+        if adapter.rank > limit:
+            raise ConfigurationError(
+                f"The adapter {adapter.name} has rank {adapter.rank}; {self._spec.name} takes up to {limit}.",
+                hint="Raise options.max_adapter_rank in models.yaml, or train with a lower rank.",
+            )
+        # vLLM copies matrices that are too small into its own without a word.
+        check_base(adapter, self._fingerprint)
+        adapter.file(PEFT_CONFIG)
+        adapter.file(PEFT_WEIGHTS)
 
     def _release(self) -> None:
         guard, self._guard = self._guard, None
@@ -164,6 +236,12 @@ class VllmEngine:
             "disable_log_stats": True,
             "enable_log_requests": False,
         }
+        if self._options.max_adapters:
+            arguments |= {
+                "enable_lora": True,
+                "max_loras": self._options.max_adapters,
+                "max_lora_rank": self._options.max_adapter_rank,
+            }
         if not on_cpu:
             arguments["gpu_memory_utilization"] = self._options.gpu_memory_utilization
         # Spawned children have the guard's token in their own environment; forked ones would not.
@@ -204,14 +282,14 @@ class VllmEngine:
         )
 
     async def _pieces(
-        self, prompt: list[int], parameters: Any, request_id: str
+        self, prompt: list[int], parameters: Any, request_id: str, lora: Any
     ) -> AsyncGenerator[Piece, None]:
         from vllm.exceptions import VLLMClientError, VLLMServerError
 
         completion, cached = 0, None
         try:
             (prepared,) = await self._engine.renderer.render_cmpl_async([{"prompt_token_ids": prompt}])
-            outputs = self._engine.generate(prepared, parameters, request_id)
+            outputs = self._engine.generate(prepared, parameters, request_id, lora_request=lora)
             async with aclosing(outputs):
                 async for output in outputs:
                     step = output.outputs[0]
