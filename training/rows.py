@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from assistant.errors import InvalidInput
-from assistant.llm.types import Message
+from assistant.types import Message
 
 ROLES = ("system", "user", "assistant")
 

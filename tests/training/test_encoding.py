@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from assistant.errors import ConfigurationError, InvalidInput
-from assistant.llm.types import Message
+from assistant.types import Message
 from tests.training.tiny import row, rows
 from training.encoding import IGNORED, collate, encode, encode_all, load_tokenizer, micro_batches
 from training.lora_model import answer_nll, load_base

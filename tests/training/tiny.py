@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from assistant.llm.types import Message
 from assistant.settings import TrainingSettings
+from assistant.types import Message
 from training.rows import Row
 
 TEMPLATE = (
