@@ -134,9 +134,23 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
 
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A cited answer. `grounded` is False when no evidence was found and the text says so."""
+    """A cited answer. `grounded` is False when no evidence was found and the text says so.
+
+    `evidence` are the passages that the text was made from, cited or not.
+    """
 
     text: str
     citations: tuple[Citation, ...]
@@ -144,3 +158,5 @@ class Answer:
     grounded: bool
     extractive: bool
     usage: Usage
+    adapter: str | None = None
+    evidence: tuple[Hit, ...] = ()

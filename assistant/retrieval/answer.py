@@ -27,7 +27,7 @@ from assistant.retrieval.search import SearchQuery, SearchResult
 from assistant.retrieval.sparse import Bm25Encoder
 from assistant.settings import Settings
 from assistant.telemetry import get_logger
-from assistant.types import Answer, Hit, Principal, RequestContext, Usage
+from assistant.types import Answer, Citation, Hit, Principal, RequestContext, Usage
 
 EXTRACTIVE = "extractive"
 """The model name of answers that no model wrote."""
@@ -53,6 +53,19 @@ class AnswerPiece:
 
     text: str
     answer: Answer | None = None
+
+
+class Quotable(Protocol):
+    """What a prompt shows of a passage."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def headings(self) -> tuple[str, ...]: ...
+
+    @property
+    def text(self) -> str: ...
 
 
 class Searcher(Protocol):
@@ -141,7 +154,13 @@ class AnswerService:
             text = sentence_answer(question, passages, self._encoder)
         text, citations = resolve(text, passages)
         return Answer(
-            f"{text}\n\n{LABEL}", citations, EXTRACTIVE, grounded=True, extractive=True, usage=Usage()
+            f"{text}\n\n{LABEL}",
+            citations,
+            EXTRACTIVE,
+            grounded=True,
+            extractive=True,
+            usage=Usage(),
+            evidence=_cited(passages, citations),
         )
 
     async def _written(
@@ -156,13 +175,14 @@ class AnswerService:
         output = min(self._settings.llm.max_output_tokens, spec.context_tokens // 2)
         passages, request = self._request(messages, hits, (spec.context_tokens - output) * _CHARS_PER_TOKEN)
         resolver = MarkerResolver(passages)
-        said, usage, name = "", Usage(), spec.name
+        said, usage, name, adapter = "", Usage(), spec.name, None
         stream = self._llm.stream(replace(request, model=model, max_tokens=output), context)
         try:
             async for piece in stream:
                 if not said and self._llm.spec_for(piece.model).writing != "free":
                     raise _NotWritten(f"{piece.model} answered instead of {spec.name}")
                 name, usage = piece.model, piece.usage or usage
+                adapter = getattr(piece, "adapter", None) or adapter
                 if text := resolver.feed(piece.text):
                     said += text
                     yield AnswerPiece(text)
@@ -180,9 +200,18 @@ class AnswerService:
             yield AnswerPiece(rest)
         log.info("answer_written", model=name, prompt=self._prompt.name, prompt_hash=self._prompt.hash)
         citations = resolver.citations
-        yield AnswerPiece(
-            "", Answer(said + rest, citations, name, grounded=bool(citations), extractive=False, usage=usage)
+        answer = Answer(
+            said + rest,
+            citations,
+            name,
+            grounded=bool(citations),
+            extractive=False,
+            usage=usage,
+            adapter=adapter,
+            # The model has read them all, so each may have coloured the text.
+            evidence=tuple(passages),
         )
+        yield AnswerPiece("", answer)
 
     def _request(
         self, messages: Sequence[Message], hits: Sequence[Hit], room: int
@@ -193,7 +222,7 @@ class AnswerService:
         passages: list[Hit] = []
         quoted: list[str] = []
         for hit in hits[: self._settings.retrieval.answer_passages]:
-            text = _quoted(len(passages) + 1, hit)
+            text = quoted_passage(len(passages) + 1, hit)
             if passages and len(text) > left:
                 break
             passages.append(hit)
@@ -218,7 +247,13 @@ def _question(messages: Sequence[Message]) -> str:
     return last.content.strip()
 
 
-def _quoted(number: int, hit: Hit) -> str:
+def _cited(hits: Sequence[Hit], citations: Sequence[Citation]) -> tuple[Hit, ...]:
+    """Of the hits those that a citation points to: nothing of the others is in an extractive text."""
+    chunks = {citation.chunk_id for citation in citations}
+    return tuple(hit for hit in hits if hit.chunk_id in chunks)
+
+
+def quoted_passage(number: int, hit: Quotable) -> str:
     """A passage between tags that its own text cannot close."""
     attributes: Mapping[str, str] = {"title": hit.title, "section": " > ".join(hit.headings)}
     head = "".join(f' {k}="{escape(v)}"' for k, v in attributes.items() if v)

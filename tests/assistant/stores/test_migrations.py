@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 TABLES = {
     *("sessions", "rfcs", "learning_examples", "search_queries", "data_sources", "llm_metrics"),
     *("users", "api_keys", "documents", "ingestion_runs", "ingestion_errors", "jobs", "job_events"),
-    *("rfc_stages", "rfc_citations", "search_feedback", "budgets", "reservations", "audit_log"),
+    *("rfc_stages", "rfc_citations", "answers", "feedback", "leases", "budgets", "reservations", "audit_log"),
     *("experiments", "model_deployments"),
 }
 ROADMAP = {
