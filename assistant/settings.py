@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from assistant.errors import ConfigurationError
+from assistant.types import PUBLIC
 
 PREFIX = "AI_ASSISTANT_"
 WELL_KNOWN = {
@@ -174,8 +175,20 @@ class LearningSettings(Section):
     """New usable examples that start a run at once."""
     every_h: float = Field(24.0, gt=0)
     """Hours after which a single new example starts a run."""
+    retry_h: float = Field(1.0, gt=0)
+    """Hours after a run that failed before another one starts by itself."""
     min_quality: float = Field(0.6, ge=0, le=1)
     """Examples below this quality score are kept but not learned from."""
+    audience: tuple[str, ...] = (PUBLIC,)
+    """Access terms (`public`, `group:<name>`) that everybody holds who may talk to a trained model. Examples
+    whose evidence such a reader might not see in full are never trained on."""
+    schedule_s: float = Field(5.0, gt=0)
+    """How often the Scheduler looks: new feedback becomes examples, a run that is due starts, a dead one
+    is started again."""
+    relaunch_s: float = Field(60.0, gt=0)
+    """How long a started run may take to claim its job before it counts as lost."""
+    max_launches: int = Field(5, ge=1)
+    """Starts of one run, after crashes, before it counts as failed."""
     poll_s: float = Field(2.0, gt=0)
     """How soon a replica notices that another adapter is live."""
     canary_share: float = Field(0.1, ge=0, le=1)
@@ -210,6 +223,8 @@ class TrainingSettings(Section):
     """Torch threads per worker. On a shared machine more workers are better than more threads."""
     workers: int = Field(1, ge=1)
     """Ray Train workers; each takes its share of every step's rows."""
+    worker_cpus: float = Field(1.0, ge=0)
+    """CPUs that each worker reserves from Ray."""
     max_failures: int = Field(3, ge=0)
     """Worker deaths that one run survives."""
     max_sections: int = Field(200, ge=0)
@@ -218,6 +233,8 @@ class TrainingSettings(Section):
     min_section_words: int = Field(40, ge=1)
     max_validation_rows: int = Field(24, ge=1)
     max_frozen_rows: int = Field(100, ge=1)
+    general_share: float = Field(0.2, ge=0, lt=1)
+    """Share of general questions among the training rows, answered by the base itself, against forgetting."""
 
 
 class EvalSettings(Section):
