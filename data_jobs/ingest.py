@@ -50,7 +50,7 @@ class Ingestion:
         progress: ProgressListener | None = None,
         allow_empty: bool = False,
     ) -> None:
-        self._settings = settings
+        self._given = self._settings = settings
         self._config = config
         self._progress = progress or Silent()
         self._allow_empty = allow_empty
@@ -63,13 +63,15 @@ class Ingestion:
         away raises StoreUnavailable, since no source could do without.
         """
         began = time.monotonic()
-        alias = self._settings.qdrant.collection
+        alias = self._given.qdrant.collection
 
         def waiting() -> None:
             self._progress.phase(alias, "waiting for another embedder's collection to go live")
 
-        async with writing(self._settings, alias, waiting):
-            self._settings = await bound_to_live(self._settings)
+        async with writing(self._given, alias, waiting):
+            self._settings = await bound_to_live(self._given)
+            if self._embedder is not None and self._embedder.name != self._settings.embedder.name:
+                self._embedder = None
             reports = await self._sources()
         return IngestReport(tuple(reports), time.monotonic() - began)
 
