@@ -24,7 +24,7 @@ from assistant.stores.sources import SourceRepository
 from assistant.stores.vectors import VectorStore
 from assistant.telemetry import configure_logging
 from serve_app.api.application import create_app
-from serve_app.api.services import Ping, Services
+from serve_app.api.services import Learning, Ping, Services
 from serve_app.handles import RetrieverHandle, WriterHandle
 from serve_app.metrics import RayMeter
 from serve_app.models import open_models
@@ -57,6 +57,8 @@ class Router:
         searches, metrics = SearchLog(self._database, meter), LlmMetricLog(self._database, meter)
         self._closing.push_async_callback(searches.close)
         self._closing.push_async_callback(metrics.close)
+        learning = Learning.on(self._database, meter, settings.learning)
+        self._closing.push_async_callback(learning.log.close)
         retrieval = RetrieverHandle(retriever, settings)
         models = open_models(catalog, llms, settings, meter, metrics)
         self._services = Services(
@@ -72,6 +74,7 @@ class Router:
             jobs=JobRepository(self._database),
             keys=ApiKeyRepository(self._database),
             searches=searches,
+            learning=learning,
             pings=self._pings(settings),
             meter=meter,
         )

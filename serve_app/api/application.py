@@ -5,8 +5,10 @@ from starlette.middleware import Middleware
 
 from serve_app.api import (
     errors,
+    feedback,
     health,
     knowledge,
+    learning,
     openai_chat,
     openai_models,
     page,
@@ -43,7 +45,7 @@ def create_app(services: Services, *, echo_request_id: bool = True) -> FastAPI:
     app.state.authenticator = Authenticator(services.settings.security, services.keys)
     app.state.health = health.HealthBoard(services)
     errors.install(app)
-    for part in (openai_chat, openai_models, search, knowledge, rfc, health):
+    for part in (openai_chat, openai_models, search, knowledge, rfc, feedback, learning, health):
         app.include_router(part.router)
     page.install(app)
     return app

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
+from uuid import UUID
 
 from fastapi import APIRouter, Response
 from pydantic_core import to_json
@@ -11,6 +12,7 @@ from pydantic_core import to_json
 from assistant.errors import AssistantError, InvalidInput, NoBackend
 from assistant.llm.types import ChatRequest, Completion, FinishReason
 from assistant.markup import render_html
+from assistant.stores.answers import AnswerRecord
 from assistant.types import Answer, RequestContext, Usage
 from serve_app.api import sse
 from serve_app.api.auth import Context, Graph
@@ -87,7 +89,10 @@ async def _answer(
                 answer = piece.answer
                 # No model was asked for an extractive answer, so it used no tokens.
                 usage = Usage(0, 0) if answer.extractive else answer.usage
-                yield _Step(piece.text, ASSISTANT, "stop", usage, assistant=assistant_json(answer))
+                record = AnswerRecord.of(answer, request.messages, context.principal.id, context.request_id)
+                graph.learning.log.record(record)
+                extra = assistant_json(answer, record.id)
+                yield _Step(piece.text, ASSISTANT, "stop", usage, assistant=extra)
 
 
 async def _chunks(
@@ -124,14 +129,16 @@ async def _whole(steps: AsyncGenerator[_Step, None], frame: ChatFrame) -> dict[s
     return frame.whole(ASSISTANT, "".join(texts), "stop", usage, **extra)
 
 
-def assistant_json(answer: Answer) -> dict[str, Any]:
-    """The extra member of an answer from the knowledge base."""
+def assistant_json(answer: Answer, answer_id: UUID) -> dict[str, Any]:
+    """The extra member of an answer from the knowledge base. `id` is what feedback refers to."""
     return {
+        "id": str(answer_id),
         "citations": [asdict(citation) for citation in answer.citations],
         "html": render_html(answer.text, answer.citations),
         "grounded": answer.grounded,
         "extractive": answer.extractive,
         "model": answer.model,
+        "adapter": answer.adapter,
     }
 
 

@@ -1,24 +1,24 @@
 """/api/v1/rfc: drafts are jobs. Creating one answers 202; events tell how far it is, from any point on."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Response, status
 
-from assistant.errors import AssistantError, Conflict, InvalidInput, NotFound
+from assistant.errors import AssistantError, Conflict, NotFound
 from assistant.markup import render_html
 from assistant.rfc.artefacts import STAGES
 from assistant.rfc.export import export_markdown
 from assistant.rfc.templates import template, templates
-from assistant.stores.jobs import Job, JobRepository
+from assistant.stores.jobs import Job
 from assistant.stores.rfcs import RfcRecord, StageRecord
 from assistant.types import Principal
 from serve_app.api import sse
 from serve_app.api.auth import Caller, Context, Graph
 from serve_app.api.errors import problem
+from serve_app.api.job_events import job_events, seq_of
 from serve_app.api.knowledge import Limit
 from serve_app.api.schemas import (
     RfcAccepted,
@@ -33,9 +33,6 @@ from serve_app.api.schemas import (
 )
 from serve_app.api.services import Services
 
-LAST_EVENTS = {"done", "error"}
-POLL_S = (0.1, 1.0)
-"""Shortest and longest pause between two looks for events."""
 MAX_KEY = 200
 
 router = APIRouter(prefix="/api/v1/rfc", tags=["RFC"])
@@ -140,7 +137,7 @@ async def events(
 ) -> Response:
     """`stage`, `section`, `retry`, then `done` or `error`. Reconnecting with Last-Event-ID goes on from there;
     after the last event the answer is 204, which tells browsers to stop."""
-    after = _seq(last_event_id)
+    after = seq_of(last_event_id)
     rfc = await _rfc(graph, rfc_id, context.principal)
     job = await graph.jobs.get(rfc.job_id) if rfc.job_id else None
     if job is None:
@@ -151,33 +148,13 @@ async def events(
     def failed(error: AssistantError) -> bytes:
         return sse.event({"problem": problem(error, context.request_id)}, name="error")
 
-    return await sse.open_stream(_events(graph.jobs, job, after), failed)
+    return await sse.open_stream(job_events(graph.jobs, job, after, _ended), failed)
 
 
-async def _events(jobs: JobRepository, job: Job, after: int) -> AsyncGenerator[bytes, None]:
-    pause_s = POLL_S[0]
-    # Sent at once, so that the browser knows that it is connected, and reconnects soon when it is not.
-    yield b"retry: 1000\n\n"
-    while True:
-        # Asked before the events: a job that has ended by now writes no more of them.
-        now = await jobs.get(job.id)
-        found = await jobs.events_after(job.id, after)
-        for event in found:
-            after = event.seq
-            yield sse.event(event.data, name=event.type, id=event.seq)
-            if event.type in LAST_EVENTS:
-                return
-        if not found and (now is None or now.finished):
-            yield sse.event({"problem": _ended(now)}, name="error")
-            return
-        pause_s = POLL_S[0] if found else min(POLL_S[1], pause_s * 1.5)
-        await asyncio.sleep(pause_s)
-
-
-def _ended(job: Job | None) -> dict[str, Any]:
+def _ended(job: Job | None) -> bytes:
     """What to tell of a job that ended without a word, such as one cancelled while it was queued."""
     state = job.status if job else "gone"
-    return Conflict(f"The draft is {state}.", state=state).problem()
+    return sse.event({"problem": Conflict(f"The draft is {state}.", state=state).problem()}, name="error")
 
 
 async def _rfc(graph: Services, rfc_id: UUID, caller: Principal) -> RfcRecord:
@@ -218,13 +195,3 @@ def _stages(rfc: RfcRecord, done: dict[str, StageRecord]) -> list[RfcStage]:
         stages.append(RfcStage(stage=name, status="started" if running else "pending"))
         running = False
     return stages
-
-
-def _seq(header: str | None) -> int:
-    if not header:
-        return 0
-    if not header.isascii() or not header.isdigit():
-        raise InvalidInput(
-            f"Last-Event-ID is {header!r}.", hint="Send the id of the last event.", field="Last-Event-ID"
-        )
-    return int(header)

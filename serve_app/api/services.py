@@ -13,10 +13,15 @@ from assistant.llm.routing import RoutedPiece
 from assistant.llm.types import BackendHealth, ChatRequest, Completion, Message
 from assistant.retrieval.answer import AnswerPiece
 from assistant.retrieval.search import Passage, SearchQuery, SearchResult
-from assistant.settings import Settings
+from assistant.settings import LearningSettings, Settings
+from assistant.stores.answers import AnswerLog, AnswerRepository
 from assistant.stores.api_keys import ApiKeyRepository
 from assistant.stores.documents import DocumentRepository
+from assistant.stores.examples import ExampleRepository
+from assistant.stores.feedback import FeedbackRepository
 from assistant.stores.jobs import JobRepository
+from assistant.stores.learning_runs import LearningRunRepository
+from assistant.stores.postgres import Database
 from assistant.stores.rfcs import RfcRepository
 from assistant.stores.searches import SearchLog
 from assistant.stores.sources import SourceRepository
@@ -39,7 +44,7 @@ class Retrieval(Protocol):
 
     async def passage(self, chunk_id: UUID, principal: Principal) -> Passage: ...
 
-    async def embeddings(self, texts: Sequence[str]) -> Embeddings: ...
+    async def embeddings(self, texts: Sequence[str], model: str | None = None) -> Embeddings: ...
 
     async def health(self) -> Mapping[str, Any]: ...
 
@@ -77,6 +82,27 @@ Ping = Callable[[], Awaitable[float]]
 
 
 @dataclass(frozen=True, slots=True)
+class Learning:
+    """What is kept of answers and of what people think of them."""
+
+    log: AnswerLog
+    answers: AnswerRepository
+    feedback: FeedbackRepository
+    examples: ExampleRepository
+    runs: LearningRunRepository
+
+    @classmethod
+    def on(cls, database: Database, meter: Meter, settings: LearningSettings) -> "Learning":
+        return cls(
+            AnswerLog(database, meter),
+            AnswerRepository(database),
+            FeedbackRepository(database),
+            ExampleRepository(database, settings.audience),
+            LearningRunRepository(database),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """`pings` are the stores and servers that /health asks, by name; postgres and qdrant must be there."""
 
@@ -92,5 +118,6 @@ class Services:
     jobs: JobRepository
     keys: ApiKeyRepository
     searches: SearchLog
+    learning: Learning
     pings: Mapping[str, Ping]
     meter: Meter

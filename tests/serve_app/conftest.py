@@ -34,7 +34,7 @@ from assistant.stores.vectors import SearchFilter
 from assistant.telemetry import NullMeter
 from assistant.types import Hit, Principal
 from serve_app.api.application import create_app
-from serve_app.api.services import Embeddings, Services
+from serve_app.api.services import Embeddings, Learning, Services
 from tests.fixtures_cluster import import_serve
 
 import_serve()
@@ -70,6 +70,7 @@ class FakeRetrieval:
     failure: Exception | None = None
     delay_s: float = 0.0
     searches: list[tuple[SearchQuery, Principal]] = field(default_factory=list)
+    embedders: Mapping[str, int] = field(default_factory=dict)
 
     async def search(self, query: SearchQuery, principal: Principal) -> SearchResult:
         self.searches.append((query, principal))
@@ -84,7 +85,7 @@ class FakeRetrieval:
                 return Passage(hit, ("before",), ("after",))
         raise NotFound(f"There is no passage {chunk_id} that you may read.")
 
-    async def embeddings(self, texts: Sequence[str]) -> Embeddings:
+    async def embeddings(self, texts: Sequence[str], model: str | None = None) -> Embeddings:
         await self._act()
         return Embeddings(
             np.array([[len(t), 1.0, 0.5] for t in texts], dtype=np.float32), sum(map(len, texts))
@@ -92,7 +93,7 @@ class FakeRetrieval:
 
     async def health(self) -> Mapping[str, Any]:
         await self._act()
-        return {}
+        return {"embedders": self.embedders}
 
     async def _act(self) -> None:
         await asyncio.sleep(self.delay_s)
@@ -165,6 +166,7 @@ def make_bench() -> Callable[..., Bench]:
             jobs=JobRepository(store),
             keys=ApiKeyRepository(store),
             searches=SearchLog(store),
+            learning=Learning.on(store, NullMeter(), settings.learning),
             pings=pings if pings is not None else {"postgres": pong, "qdrant": pong},
             meter=NullMeter(),
         )

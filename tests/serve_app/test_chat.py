@@ -222,10 +222,12 @@ async def test_assistant_without_evidence_says_so(make_bench: Callable[..., Benc
     async with stock_client(make_bench()) as client:
         answer = await client.chat.completions.create(model="assistant", messages=ASK)
     assert extra_of(answer) == {
+        "id": extra_of(answer)["id"],
         "citations": [],
         "grounded": False,
         "extractive": True,
         "model": "extractive",
+        "adapter": None,
         "html": extra_of(answer)["html"],
     }
 
