@@ -68,7 +68,9 @@ def _report(job: LoraJob, trainer: LoraTrainer, step: Step, first: bool) -> None
     """Tell Ray; all workers must, and the first one hands over the checkpoint."""
     import ray.train
 
-    found = journal.metrics(step) | {"step": step.step, "best_nll": trainer.position.best_nll}
+    position = trainer.position
+    best = position.base_nll if position.best_nll is None else position.best_nll
+    found = journal.metrics(step) | {"step": step.step, "best_nll": best}
     if not (first and step.due):
         ray.train.report(found)
         return
