@@ -5,7 +5,7 @@ embeddings, an answer that has not begun) is repeated here, until its time is ov
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -24,6 +24,7 @@ from assistant.errors import AssistantError, Unavailable
 from assistant.llm.catalog import ModelSpec
 from assistant.llm.messages import failed
 from assistant.llm.types import BackendHealth, ChatRequest, Piece
+from assistant.llm.variants import route_of, split_name
 from assistant.retrieval.search import Passage, SearchQuery, SearchResult
 from assistant.settings import Settings
 from assistant.telemetry import get_logger
@@ -124,9 +125,9 @@ class RetrieverHandle:
         )
         return found
 
-    async def embeddings(self, texts: Sequence[str]) -> Embeddings:
+    async def embeddings(self, texts: Sequence[str], model: str | None = None) -> Embeddings:
         made: Embeddings = await call(
-            "The Retriever", self._embeddings, list(texts), timeout_s=self._timeout_s
+            "The Retriever", self._embeddings, list(texts), model, timeout_s=self._timeout_s
         )
         return made
 
@@ -162,11 +163,21 @@ class HandleBackend:
 
     An answer that has not begun is repeated on another replica, where nothing else could answer: the model
     was asked for by name, or it is the `only` one. Otherwise the router's fallback is faster.
+
+    `canary_share` overrides the challenger's share in the table of deployments; None leaves it.
     """
 
-    def __init__(self, spec: ModelSpec, handle: DeploymentHandle, *, only: bool) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        handle: DeploymentHandle,
+        *,
+        only: bool,
+        canary_share: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._spec = spec
         self._only = only
+        self._canary_share = canary_share
         self._stream = handle.options(method_name="stream", stream=True)
         self._health = handle.options(method_name="health")
         self._suspect = False
@@ -180,13 +191,14 @@ class HandleBackend:
         return self._spec.name
 
     async def stream(self, request: ChatRequest, context: RequestContext) -> AsyncIterator[Piece]:
-        """Pieces of the answer. Raises InvalidInput, ContextTooLong, BackendFailed."""
-        patient = self._only or request.model == self._spec.name
+        """Pieces of the answer. Raises InvalidInput, ContextTooLong, NotFound, BackendFailed."""
+        patient = self._only or split_name(request.model, (self.name,))[0] == self.name
+        route = route_of(request.model, self.name, context, self._canary_share())
         if self._suspect and not patient:
             await self._probe()
         began = False
         while True:
-            response = self._stream.remote(request, context.request_id)
+            response = self._stream.remote(request, context.request_id, route)
             finished = False
             try:
                 async for pieces in response:

@@ -1,6 +1,6 @@
 """The LLM router of a replica: local models behind handles, remote ones in process, every attempt recorded."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ray.serve.handle import DeploymentHandle
 
@@ -20,11 +20,14 @@ def open_models(
     settings: Settings,
     meter: Meter,
     metrics: LlmMetricLog,
+    canary_share: Callable[[], float | None] = lambda: None,
 ) -> LlmRouter:
-    """`handles` has one entry per local model, by name."""
+    """`handles` has one entry per local model, by name. `canary_share`: see HandleBackend."""
     only = len(catalog.models) == 1
     backends = [
-        HandleBackend(spec, handles[spec.name], only=only) if spec.is_local else create_backend(spec)
+        HandleBackend(spec, handles[spec.name], only=only, canary_share=canary_share)
+        if spec.is_local
+        else create_backend(spec)
         for spec in catalog.models
     ]
     return LlmRouter(
@@ -51,4 +54,5 @@ def metric_record(attempt: Attempt) -> LlmMetricRecord:
         else f"{attempt.cause or attempt.outcome}: {attempt.detail or attempt.outcome}",
         principal_id=attempt.principal_id,
         request_id=attempt.request_id,
+        adapter=attempt.adapter,
     )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from assistant.llm.catalog import Catalog
 from assistant.retrieval.answer import AnswerService
 from assistant.settings import Settings
 from assistant.stores.api_keys import ApiKeyRepository
+from assistant.stores.deployments import DeploymentRepository
 from assistant.stores.documents import DocumentRepository
 from assistant.stores.jobs import JobRepository
 from assistant.stores.llm_metrics import LlmMetricLog
@@ -25,9 +27,11 @@ from assistant.stores.vectors import VectorStore
 from assistant.telemetry import configure_logging
 from serve_app.api.application import create_app
 from serve_app.api.services import Learning, Ping, Services
+from serve_app.canary import Canary
 from serve_app.handles import RetrieverHandle, WriterHandle
 from serve_app.metrics import RayMeter
 from serve_app.models import open_models
+from serve_app.scheduler import SchedulerHandle
 
 PING_TIMEOUT_S = 1.0
 
@@ -42,6 +46,7 @@ class Router:
         catalog: Catalog,
         retriever: DeploymentHandle,
         writer: DeploymentHandle,
+        scheduler: DeploymentHandle,
         llms: Mapping[str, DeploymentHandle],
     ) -> None:
         configure_logging(settings.telemetry, "router")
@@ -57,10 +62,12 @@ class Router:
         searches, metrics = SearchLog(self._database, meter), LlmMetricLog(self._database, meter)
         self._closing.push_async_callback(searches.close)
         self._closing.push_async_callback(metrics.close)
-        learning = Learning.on(self._database, meter, settings.learning)
+        self._scheduler = SchedulerHandle(scheduler)
+        learning = Learning.on(self._database, meter, settings.learning, self._scheduler.notify)
         self._closing.push_async_callback(learning.log.close)
         retrieval = RetrieverHandle(retriever, settings)
-        models = open_models(catalog, llms, settings, meter, metrics)
+        self._canary = Canary()
+        models = open_models(catalog, llms, settings, meter, metrics, self._canary.share)
         self._services = Services(
             settings=settings,
             catalog=catalog,
@@ -75,12 +82,18 @@ class Router:
             keys=ApiKeyRepository(self._database),
             searches=searches,
             learning=learning,
+            deployments=DeploymentRepository(self._database),
+            canary=self._canary,
             pings=self._pings(settings),
             meter=meter,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._services, echo_request_id=False)
+
+    def reconfigure(self, user_config: Any) -> None:
+        """Takes `user_config: {canary_share: ...}` of a Serve config file, while requests go on."""
+        self._canary.apply(user_config)
 
     async def check_health(self) -> None:
         """A Router that can run this is healthy; what it depends on is the business of /health."""
@@ -89,11 +102,20 @@ class Router:
         await self._closing.aclose()
 
     def _pings(self, settings: Settings) -> dict[str, Ping]:
-        pings: dict[str, Ping] = {"postgres": self._database.ping, "qdrant": self._vectors.ping}
+        pings: dict[str, Ping] = {
+            "postgres": self._database.ping,
+            "qdrant": self._vectors.ping,
+            "scheduler": self._ping_scheduler,
+        }
         uri = settings.mlflow.tracking_uri
         if uri is not None and uri.startswith(("http://", "https://")):
             pings["mlflow"] = lambda: self._ping_mlflow(uri)
         return pings
+
+    async def _ping_scheduler(self) -> float:
+        started = time.perf_counter()
+        await self._scheduler.health()
+        return (time.perf_counter() - started) * 1000
 
     async def _ping_mlflow(self, uri: str) -> float:
         started = time.perf_counter()

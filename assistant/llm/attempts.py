@@ -8,7 +8,14 @@ from datetime import datetime
 from typing import Any, Literal
 
 from assistant.clock import now
-from assistant.errors import BackendFailed, ContextTooLong, DeadlineExceeded, InvalidInput, NoBackend
+from assistant.errors import (
+    BackendFailed,
+    ContextTooLong,
+    DeadlineExceeded,
+    InvalidInput,
+    NoBackend,
+    NotFound,
+)
 from assistant.llm.catalog import ModelSpec
 from assistant.llm.messages import failed
 from assistant.llm.strategies import Candidate
@@ -16,6 +23,9 @@ from assistant.llm.types import Backend, Piece
 from assistant.types import RequestContext, Usage
 
 Outcome = Literal["ok", "failed", "refused", "deadline", "cancelled"]
+
+Ending = BackendFailed | InvalidInput | DeadlineExceeded | NotFound
+"""What ends an attempt and is recorded with it."""
 
 COOLDOWN_S = {"auth": 60.0, "unknown_model": 60.0, "rate_limited": 5.0, "rejected": 0.0}
 DEFAULT_COOLDOWN_S = 5.0
@@ -26,6 +36,7 @@ class Attempt:
     """One call to one backend, for metrics and the `llm_metrics` table.
 
     `cause` is the word of a BackendFailed. Times are in seconds; `first_token_s` is None when none came.
+    `adapter` is the one that answered, as far as pieces came.
     """
 
     request_id: str
@@ -40,6 +51,7 @@ class Attempt:
     first_token_s: float | None
     duration_s: float
     usage: Usage
+    adapter: str | None = None
 
 
 @dataclass
@@ -118,7 +130,8 @@ class Watch:
         self._first_token_s: float | None = None
         self._usage = Usage()
         self._outcome: Outcome = "cancelled"
-        self._error: BackendFailed | InvalidInput | DeadlineExceeded | None = None
+        self._error: Ending | None = None
+        self._adapter: str | None = None
 
     async def watched(self, pieces: AsyncIterator[Piece]) -> AsyncGenerator[Piece, None]:
         """The pieces that carry something, up to the last. Raises BackendFailed, DeadlineExceeded."""
@@ -126,6 +139,7 @@ class Watch:
             piece = await self._next(pieces)
             if piece.text and self._first_token_s is None:
                 self._first_token_s = time.monotonic() - self._started
+            self._adapter = piece.adapter or self._adapter
             if piece.usage is not None:
                 self._usage = piece.usage
             if piece.finish_reason == "error":
@@ -140,7 +154,7 @@ class Watch:
     def ended(
         self,
         outcome: Outcome,
-        error: BackendFailed | InvalidInput | DeadlineExceeded,
+        error: Ending,
     ) -> None:
         self._outcome = outcome
         self._error = error
@@ -159,6 +173,7 @@ class Watch:
             first_token_s=self._first_token_s,
             duration_s=time.monotonic() - self._started,
             usage=self._usage,
+            adapter=self._adapter,
         )
 
     async def _next(self, pieces: AsyncIterator[Piece]) -> Piece:

@@ -9,12 +9,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from assistant.errors import BackendFailed, ContextTooLong, DeadlineExceeded, InvalidInput, NoBackend
+from assistant.errors import (
+    BackendFailed,
+    ContextTooLong,
+    DeadlineExceeded,
+    InvalidInput,
+    NoBackend,
+    NotFound,
+)
 from assistant.llm.attempts import Attempt, Line, Trials, Watch, cooldown_s
 from assistant.llm.catalog import Catalog, ModelSpec
 from assistant.llm.messages import check_request
 from assistant.llm.strategies import Strategy, priority
 from assistant.llm.types import Backend, BackendHealth, ChatRequest, Completion, FinishReason, Piece
+from assistant.llm.variants import split_name
 from assistant.telemetry import Meter
 from assistant.types import RequestContext, Usage
 
@@ -35,6 +43,7 @@ class RoutedPiece:
     usage: Usage | None
     model: str
     backend: str
+    adapter: str | None = None
 
 
 class LlmRouter:
@@ -104,6 +113,7 @@ class LlmRouter:
                 line.backend.name,
                 last.finish_reason or "stop",
                 last.usage or Usage(),
+                last.adapter,
             )
         raise trials.outcome()
 
@@ -119,11 +129,20 @@ class LlmRouter:
         return plan[0].spec
 
     def _plan(self, request: ChatRequest) -> list[Line]:
-        if request.model != AUTO:
-            self._catalog.get(request.model)
-        fitting = [line for line in self._lines.values() if request.model in {AUTO, line.spec.name}]
+        name = request.model if request.model == AUTO else self._named(request.model)
+        fitting = [line for line in self._lines.values() if name in {AUTO, line.spec.name}]
         ordered = self._strategy(request, [line.candidate() for line in fitting])
         return [self._lines[candidate.backend] for candidate in ordered]
+
+    def _named(self, model: str) -> str:
+        """The catalogue name in `model`; whether a variant of it exists now, its replica knows."""
+        name, variant = split_name(model, [spec.name for spec in self._catalog.models])
+        spec = self._catalog.get(name)
+        if variant != "live" and not spec.is_local:
+            raise NotFound(
+                f"{name} is served elsewhere and has no {variant} here.", hint=f"Use {name}.", field="model"
+            )
+        return name
 
     def _complete_request(self, request: ChatRequest) -> ChatRequest:
         check_request(request)
@@ -146,7 +165,7 @@ class LlmRouter:
             watch.ended("failed", error)
             line.rest(cooldown_s(error))
             raise
-        except InvalidInput as error:
+        except (InvalidInput, NotFound) as error:
             watch.ended("refused", error)
             raise
         except DeadlineExceeded as error:
@@ -198,7 +217,9 @@ class LlmRouter:
 
     @staticmethod
     def _routed(line: Line, piece: Piece) -> RoutedPiece:
-        return RoutedPiece(piece.text, piece.finish_reason, piece.usage, line.spec.name, line.backend.name)
+        return RoutedPiece(
+            piece.text, piece.finish_reason, piece.usage, line.spec.name, line.backend.name, piece.adapter
+        )
 
 
 async def _close(pieces: AsyncIterator[Piece]) -> None:

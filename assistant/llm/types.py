@@ -5,27 +5,25 @@ HTTP. It has one verb, `stream`; a complete answer is the collected stream. Canc
 (closing it) must free the engine's slot.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from assistant.llm.adapters import Adapter
+from assistant.types import Message as Message
 from assistant.types import RequestContext, Usage
+from assistant.types import Role as Role
 
-Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "error"]
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    role: Role
-    content: str
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One completion. None leaves a knob at the backend's default.
 
-    `json_schema` asks for output that the schema accepts, where the backend can constrain it.
+    `json_schema` asks for output that the schema accepts, where the backend can constrain it. `adapter` names
+    an adapter that the engine has loaded; None is the base model. Requests from outside do not set it: they
+    name a variant in `model` (`assistant.llm.variants`).
     """
 
     model: str
@@ -36,26 +34,32 @@ class ChatRequest:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     json_schema: Mapping[str, Any] | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One step of a stream. The last piece has `finish_reason` and, where known, `usage`."""
+    """One step of a stream. The last piece has `finish_reason` and, where known, `usage`.
+
+    `adapter` is the one that wrote it; None is a base model.
+    """
 
     text: str = ""
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer: which model and backend gave it, how it ended, what it used."""
+    """A whole answer: which model, adapter and backend gave it, how it ended, what it used."""
 
     text: str
     model: str
     backend: str
     finish_reason: FinishReason
     usage: Usage
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,24 @@ class Engine(Protocol):
     """A model loaded in this process (llama.cpp, vLLM). The same contract as a backend, plus its life.
 
     `stream` applies the chat template and stop strings, counts tokens, and refuses a prompt that does not
-    fit (`ContextTooLong`). `adapters` and `embed` come with the issues that need them.
+    fit (`ContextTooLong`) or an adapter that is not loaded (`NotFound`).
     """
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the loaded adapters."""
+        ...
 
     async def start(self) -> None: ...
 
     def stream(self, request: ChatRequest, request_id: str) -> AsyncIterator[Piece]: ...
+
+    async def set_adapters(self, adapters: Sequence[Adapter]) -> None:
+        """Load exactly these, without a pause: requests that came before finish on what they began with.
+
+        Raises ConfigurationError when one cannot be loaded; then what served goes on serving.
+        """
+        ...
 
     async def health(self) -> BackendHealth: ...
 

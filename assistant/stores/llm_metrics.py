@@ -15,13 +15,16 @@ from assistant.telemetry import Meter
 COLUMNS = (
     *("id", "provider", "model", "request_type", "principal_id", "request_id", "response_time_ms"),
     *("first_token_ms", "tokens_input", "tokens_output", "cost_usd", "success", "error_message"),
-    "created_at",
+    *("adapter", "created_at"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class LlmMetricRecord:
-    """One attempt at one backend. `request_type`: generation, search or evaluation. None: not known."""
+    """One attempt at one backend. `request_type`: generation, search or evaluation. None: not known.
+
+    `adapter` is the one that answered; None is a base model, a remote one, or nobody.
+    """
 
     provider: str
     model: str
@@ -35,6 +38,7 @@ class LlmMetricRecord:
     error_message: str | None = None
     principal_id: str | None = None
     request_id: str | None = None
+    adapter: str | None = None
     id: UUID = field(default_factory=new_id)
     created_at: datetime = field(default_factory=now)
 
@@ -61,5 +65,6 @@ def _values(record: LlmMetricRecord) -> tuple[Any, ...]:
         record.cost_usd,
         record.success,
         None if record.error_message is None else storable(record.error_message, 4000),
+        record.adapter,
         record.created_at,
     )

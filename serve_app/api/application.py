@@ -4,6 +4,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from serve_app.api import (
+    deployments,
     errors,
     feedback,
     health,
@@ -45,7 +46,7 @@ def create_app(services: Services, *, echo_request_id: bool = True) -> FastAPI:
     app.state.authenticator = Authenticator(services.settings.security, services.keys)
     app.state.health = health.HealthBoard(services)
     errors.install(app)
-    for part in (openai_chat, openai_models, search, knowledge, rfc, feedback, learning, health):
+    for part in (openai_chat, openai_models, search, knowledge, rfc, feedback, learning, deployments, health):
         app.include_router(part.router)
     page.install(app)
     return app

@@ -4,9 +4,9 @@ import asyncio
 import importlib.metadata
 import time
 from collections.abc import Awaitable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from assistant.errors import AssistantError, Unauthenticated
 from assistant.llm.types import BackendHealth
@@ -19,6 +19,8 @@ LIMIT_S = 1.5
 FRESH_S = 1.0
 NEEDED = ("postgres", "qdrant", "retriever")
 """Without one of these nothing useful can be answered."""
+ADAPTERS = "adapters"
+"""The member of a backend's `info` that says what it serves with."""
 
 log = get_logger("health")
 router = APIRouter(prefix="/health", tags=["Health"])
@@ -51,6 +53,12 @@ class HealthBoard:
     @property
     def uptime_s(self) -> float:
         return round(time.monotonic() - self._started, 1)
+
+    async def adapters(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each local model serves with, by name, as far as its replica has told."""
+        await self.report()
+        told = {name: _adapters(health) for name, health in self._models.items()}
+        return {name: adapters for name, adapters in told.items() if adapters is not None}
 
     async def _ask(self) -> HealthAnswer:
         services = self._services
@@ -128,8 +136,14 @@ class HealthBoard:
             state=health.state if health else "loading",
             writing=spec.writing,
             context_tokens=spec.context_tokens,
-            info=health.info if health else {},
+            adapters=_adapters(health),
+            info={k: v for k, v in health.info.items() if k != ADAPTERS} if health else {},
         )
+
+
+def _adapters(health: BackendHealth | None) -> Mapping[str, Any] | None:
+    told = health.info.get(ADAPTERS) if health is not None else None
+    return told if isinstance(told, Mapping) else None
 
 
 def _down(error: Exception) -> Check:
@@ -147,15 +161,18 @@ def _status(checks: Mapping[str, Check]) -> Literal["ok", "degraded", "down"]:
     return "ok" if all(check.state == "ready" for check in checks.values()) else "degraded"
 
 
-def _board(request: Request) -> HealthBoard:
+async def get_board(request: Request) -> HealthBoard:
     board: HealthBoard = request.app.state.health
     return board
 
 
+Board = Annotated[HealthBoard, Depends(get_board)]
+
+
 @router.get("", summary="Every dependency, the models, what is stored")
-async def health(request: Request, graph: Graph) -> HealthAnswer:
+async def health(request: Request, graph: Graph, board: Board) -> HealthAnswer:
     """Always 200. Without a valid key, where keys are needed, only the first three members."""
-    answer = await _board(request).report()
+    answer = await board.report()
     try:
         await get_principal(request)
     except (Unauthenticated, AssistantError):
@@ -169,8 +186,8 @@ async def live() -> dict[str, str]:
 
 
 @router.get("/ready", summary="Postgres, Qdrant and the Retriever answer; 503 when one does not")
-async def ready(request: Request, response: Response) -> dict[str, Any]:
-    checks = (await _board(request).report()).checks
+async def ready(response: Response, board: Board) -> dict[str, Any]:
+    checks = (await board.report()).checks
     missing = [name for name in NEEDED if checks[name].state != "ready"]
     if missing:
         response.status_code = 503

@@ -39,7 +39,7 @@ async def chat_completions(body: ChatBody, graph: Graph, context: Context) -> Re
         )
     if not body.stream and not from_knowledge:
         done = await _complete(graph, request, context)
-        return _json(frame.whole(done.model, done.text, done.finish_reason, done.usage))
+        return _json(frame.whole(done.model, done.text, done.finish_reason, done.usage, adapter=done.adapter))
     steps = _answer(graph, request, context) if from_knowledge else _completion(graph, request, context)
     if not body.stream:
         return _json(await _whole(steps, frame))
@@ -74,7 +74,9 @@ async def _completion(
 ) -> AsyncGenerator[_Step, None]:
     async with aclosing(until_deadline(graph.models.stream(request, context), context)) as pieces:
         async for piece in pieces:
-            yield _Step(piece.text, piece.model, piece.finish_reason, piece.usage)
+            # On the last one only: clients that do not know the member read past it.
+            extra = {"adapter": piece.adapter} if piece.finish_reason is not None else {}
+            yield _Step(piece.text, piece.model, piece.finish_reason, piece.usage, **extra)
 
 
 async def _answer(

@@ -1,7 +1,7 @@
 """GET /v1/models and POST /v1/embeddings."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -9,9 +9,11 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from assistant.errors import InvalidInput, NotFound
+from assistant.errors import AssistantError, InvalidInput, NotFound
 from assistant.llm.catalog import RESERVED
+from assistant.llm.variants import Live, names_of
 from serve_app.api.auth import Caller, Context, Graph
+from serve_app.api.health import Board, HealthBoard
 from serve_app.api.limits import before_deadline
 from serve_app.api.services import Services
 
@@ -34,13 +36,14 @@ class ModelList(BaseModel):
 
 
 @router.get("/v1/models", summary="The models that requests may name")
-async def models(graph: Graph, caller: Caller) -> ModelList:
-    return ModelList(data=_models(graph))
+async def models(graph: Graph, caller: Caller, board: Board) -> ModelList:
+    """`m` is what is live of a local model; `m:base`, `m:champion`, `m:challenger` are pinned."""
+    return ModelList(data=await _models(graph, board))
 
 
 @router.get("/v1/models/{model:path}", summary="One model")
-async def model(model: str, graph: Graph, caller: Caller) -> Model:
-    known = _models(graph)
+async def model(model: str, graph: Graph, caller: Caller, board: Board) -> Model:
+    known = await _models(graph, board)
     for item in known:
         if item.id == model:
             return item
@@ -57,26 +60,45 @@ class EmbeddingsBody(BaseModel):
 
 @router.post("/v1/embeddings", summary="Vectors of texts", response_model=None)
 async def embeddings(body: EmbeddingsBody, graph: Graph, context: Context) -> Response:
-    settings = graph.settings.embedder
-    if body.model != settings.name:
+    configured = graph.settings.embedder
+    known: Mapping[str, int] = {configured.name: configured.dimension}
+    if body.model not in known:
+        known = await _embedders(graph)
+    if body.model not in known:
         raise NotFound(
-            f"There is no embedding model {body.model!r}.", hint=f"Use {settings.name}.", field="model"
+            f"There is no embedding model {body.model!r}.", hint=f"Use {' or '.join(known)}.", field="model"
         )
-    if body.dimensions not in {None, settings.dimension}:
-        raise InvalidInput(f"{settings.name} has {settings.dimension} dimensions.", field="dimensions")
-    made = await before_deadline(graph.retrieval.embeddings(_texts(body.input)), context)
+    dimension = known[body.model]
+    if body.dimensions not in {None, dimension}:
+        raise InvalidInput(f"{body.model} has {dimension} dimensions.", field="dimensions")
+    made = await before_deadline(graph.retrieval.embeddings(_texts(body.input), body.model), context)
     data = [
         {"object": "embedding", "index": i, "embedding": _encoded(vector, body.encoding_format)}
         for i, vector in enumerate(made.vectors)
     ]
     usage = {"prompt_tokens": made.tokens, "total_tokens": made.tokens}
-    answer = {"object": "list", "data": data, "model": settings.name, "usage": usage}
+    answer = {"object": "list", "data": data, "model": body.model, "usage": usage}
     return Response(to_json(answer), media_type="application/json")
 
 
-def _models(graph: Services) -> list[Model]:
-    names = [*RESERVED, *(spec.name for spec in graph.catalog.models), graph.settings.embedder.name]
-    return [Model(id=name) for name in names]
+async def _models(graph: Services, board: HealthBoard) -> list[Model]:
+    names = [*RESERVED]
+    adapters = await board.adapters() if graph.catalog.local() else {}
+    for spec in graph.catalog.models:
+        told = adapters.get(spec.name, {})
+        names += names_of(spec.name, Live(told.get("champion"), told.get("challenger")))
+    return [Model(id=name) for name in [*names, *await _embedders(graph)]]
+
+
+async def _embedders(graph: Services) -> Mapping[str, int]:
+    """Name → dimension: the configured embedder, and the live collection's when it is another."""
+    configured = graph.settings.embedder
+    try:
+        live: Mapping[str, int] = (await graph.retrieval.health()).get("embedders", {})
+    except AssistantError:
+        # The list of models is worth more than one name in it.
+        live = {}
+    return {configured.name: configured.dimension, **live}
 
 
 def _texts(given: str | Sequence[Any]) -> list[str]:

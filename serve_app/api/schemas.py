@@ -170,11 +170,15 @@ class Check(BaseModel):
 
 
 class ModelState(BaseModel):
+    model_config = DESCRIBED
+
     name: str
     engine: str
     state: Literal["ready", "loading", "down"]
     writing: str
     context_tokens: int
+    adapters: Mapping[str, Any] | None = None
+    """What a local model serves with: champion, challenger, share, loaded, problems."""
     info: Mapping[str, Any] = Field(default_factory=dict)
 
 

@@ -16,6 +16,7 @@ from assistant.retrieval.search import Passage, SearchQuery, SearchResult
 from assistant.settings import LearningSettings, Settings
 from assistant.stores.answers import AnswerLog, AnswerRepository
 from assistant.stores.api_keys import ApiKeyRepository
+from assistant.stores.deployments import DeploymentRepository
 from assistant.stores.documents import DocumentRepository
 from assistant.stores.examples import ExampleRepository
 from assistant.stores.feedback import FeedbackRepository
@@ -27,6 +28,7 @@ from assistant.stores.searches import SearchLog
 from assistant.stores.sources import SourceRepository
 from assistant.telemetry import Meter
 from assistant.types import Principal, RequestContext
+from serve_app.canary import Canary
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +85,30 @@ Ping = Callable[[], Awaitable[float]]
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """What is kept of answers and of what people think of them."""
+    """What is kept of answers and of what people think of them. `wake` tells the Scheduler to look."""
 
     log: AnswerLog
     answers: AnswerRepository
     feedback: FeedbackRepository
     examples: ExampleRepository
     runs: LearningRunRepository
+    wake: Callable[[], Awaitable[None]]
 
     @classmethod
-    def on(cls, database: Database, meter: Meter, settings: LearningSettings) -> "Learning":
+    def on(
+        cls,
+        database: Database,
+        meter: Meter,
+        settings: LearningSettings,
+        wake: Callable[[], Awaitable[None]],
+    ) -> "Learning":
         return cls(
             AnswerLog(database, meter),
             AnswerRepository(database),
             FeedbackRepository(database),
             ExampleRepository(database, settings.audience),
             LearningRunRepository(database),
+            wake,
         )
 
 
@@ -119,5 +129,7 @@ class Services:
     keys: ApiKeyRepository
     searches: SearchLog
     learning: Learning
+    deployments: DeploymentRepository
+    canary: Canary
     pings: Mapping[str, Ping]
     meter: Meter

@@ -24,6 +24,7 @@ from assistant.retrieval.answer import AnswerService
 from assistant.retrieval.search import Passage, SearchQuery, SearchResult
 from assistant.settings import PostgresSettings, Settings, load_settings
 from assistant.stores.api_keys import ApiKeyRepository
+from assistant.stores.deployments import DeploymentRepository
 from assistant.stores.documents import DocumentRepository
 from assistant.stores.jobs import JobRepository
 from assistant.stores.postgres import Database
@@ -35,6 +36,7 @@ from assistant.telemetry import NullMeter
 from assistant.types import Hit, Principal
 from serve_app.api.application import create_app
 from serve_app.api.services import Embeddings, Learning, Services
+from serve_app.canary import Canary
 from tests.fixtures_cluster import import_serve
 
 import_serve()
@@ -116,6 +118,14 @@ class FakeWriting:
 
 
 @dataclass
+class FakeScheduler:
+    woken: int = 0
+
+    async def wake(self) -> None:
+        self.woken += 1
+
+
+@dataclass
 class Bench:
     """One application with its parts in reach."""
 
@@ -124,6 +134,7 @@ class Bench:
     retrieval: FakeRetrieval
     writing: FakeWriting
     backends: dict[str, ScriptedBackend]
+    scheduler: FakeScheduler
 
     def client(self, **headers: str) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
@@ -132,7 +143,10 @@ class Bench:
 
 @pytest.fixture
 def make_bench() -> Callable[..., Bench]:
-    """Builds an application. `replies` script the model `small`, `others` further ones by name."""
+    """Builds an application. `replies` script the model `small`, `others` further ones by name.
+
+    `engine` is what the catalogue calls them: `llama_cpp` plays models that take adapters.
+    """
 
     def build(
         replies: Sequence[Reply | str] = ("Hello from the model.",),
@@ -142,17 +156,20 @@ def make_bench() -> Callable[..., Bench]:
         overrides: Mapping[str, Any] | None = None,
         others: Mapping[str, Sequence[Reply | str]] | None = None,
         writing: str = "extractive",
+        engine: str = "scripted",
         pings: Mapping[str, Any] | None = None,
     ) -> Bench:
         settings: Settings = load_settings({}, overrides={"embedder": {"dimension": 3}, **(overrides or {})})
         backends: dict[str, ScriptedBackend] = {}
         for position, (name, script) in enumerate({"small": replies, **(others or {})}.items()):
-            spec = ModelSpec(name=name, engine="scripted", priority=position, writing=writing)  # type: ignore[arg-type]
+            spec = ModelSpec.model_validate(
+                {"name": name, "engine": engine, "path": "x", "priority": position, "writing": writing}
+            )
             backends[name] = ScriptedBackend(spec, script)
         catalog = Catalog(tuple(b._spec for b in backends.values()))
         models = LlmRouter(catalog, list(backends.values()), NullMeter(), lambda attempt: None)
         retrieval, writer = FakeRetrieval(tuple(hits)), FakeWriting()
-        store = database or Database(AWAY)
+        store, waker = database or Database(AWAY), FakeScheduler()
         services = Services(
             settings=settings,
             catalog=catalog,
@@ -166,11 +183,13 @@ def make_bench() -> Callable[..., Bench]:
             jobs=JobRepository(store),
             keys=ApiKeyRepository(store),
             searches=SearchLog(store),
-            learning=Learning.on(store, NullMeter(), settings.learning),
+            learning=Learning.on(store, NullMeter(), settings.learning, waker.wake),
+            deployments=DeploymentRepository(store),
+            canary=Canary(),
             pings=pings if pings is not None else {"postgres": pong, "qdrant": pong},
             meter=NullMeter(),
         )
-        return Bench(create_app(services), services, retrieval, writer, backends)
+        return Bench(create_app(services), services, retrieval, writer, backends, waker)
 
     return build
 

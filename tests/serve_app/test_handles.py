@@ -20,6 +20,7 @@ from assistant.errors import (
 )
 from assistant.llm.catalog import ModelSpec
 from assistant.llm.types import BackendHealth, ChatRequest, Message, Piece
+from assistant.llm.variants import Route
 from assistant.retrieval.search import SearchQuery, SearchResult
 from assistant.settings import load_settings
 from assistant.types import Principal, RequestContext, Usage
@@ -180,16 +181,26 @@ async def test_notify_neither_waits_nor_fails() -> None:
 async def test_pieces_come_in_order_and_the_request_crosses() -> None:
     handle = FakeHandle(stream=[[[Piece("a")], [Piece("b"), END]]])
     assert await collect(HandleBackend(SPEC, handle, only=False)) == [Piece("a"), Piece("b"), END]  # type: ignore[arg-type]
-    assert handle.arguments == [(request(), "r1")]
+    assert handle.arguments == [(request(), "r1", Route("live", "r1"))]
     assert not handle.responses[0].cancelled
 
 
-@pytest.mark.parametrize(("only", "model"), [(True, "auto"), (False, "small")])
+@pytest.mark.parametrize(("only", "model"), [(True, "auto"), (False, "small"), (False, "small:base")])
 async def test_answer_not_begun_is_repeated_where_nothing_else_could_answer(only: bool, model: str) -> None:
     handle = FakeHandle(stream=[[DIED], [[Piece("a"), END]]])
     backend = HandleBackend(SPEC, handle, only=only)  # type: ignore[arg-type]
     assert await collect(backend, model) == [Piece("a"), END]
     assert len(handle.responses) == 2
+
+
+async def test_variant_the_caller_and_the_canary_share_cross() -> None:
+    handle = FakeHandle(stream=[[[END]]])
+    backend = HandleBackend(SPEC, handle, only=False, canary_share=lambda: 0.5)  # type: ignore[arg-type]
+    await collect(backend, "small:challenger")
+    ada = RequestContext("r2", Principal("ada"), epoch_s() + 30)
+    assert [piece async for piece in backend.stream(request("small"), ada)] == [END]
+    routes = [arguments[2] for arguments in handle.arguments]
+    assert routes == [Route("challenger", "r1", 0.5), Route("live", "ada", 0.5)]
 
 
 async def test_answer_not_begun_goes_to_another_model_where_there_is_one(
@@ -200,7 +211,7 @@ async def test_answer_not_begun_goes_to_another_model_where_there_is_one(
     with pytest.raises(BackendFailed) as caught:
         await collect(backend)
     assert caught.value.extra["cause"] == "stopped"
-    assert handle.arguments == [(request(), "r1")]
+    assert handle.arguments == [(request(), "r1", Route("live", "r1"))]
     # The next request asks for health first, instead of waiting for a replica that is not there.
     monkeypatch.setattr(handles, "HEALTH_TIMEOUT_S", 0.05)
     with pytest.raises(BackendFailed):
