@@ -97,6 +97,8 @@ def _svg(figure: Any) -> str:
     text = text[text.index("<svg") :]
     for colour, variable in _COLOURS.items():
         text = text.replace(colour, variable)
+    used = set(re.findall(r"#(\w+)", text))
+    text = re.sub(r' id="(\w+)"', lambda m: m[0] if m[1] in used else "", text)
     return re.sub(r'(<svg [^>]*?)width="[\d.]+pt"', r'\1width="100%"', text, count=1).replace(
         "<svg ", '<svg role="img" ', 1
     )
