@@ -416,6 +416,27 @@ def test_models_join_names_and_states(run: Run, api: FakeApi, home: Layout) -> N
     assert "llama_cpp" in run("models")[1]
 
 
+def test_models_show_the_adapter_behind_each_name(run: Run, api: FakeApi, home: Layout) -> None:
+    names = ["auto", "small", "small:base", "small:champion", "small:challenger", "qwen3:8b"]
+    api.routes["GET /v1/models"] = (200, {"data": [{"id": name} for name in names]})
+    adapters = {"champion": "answerer-3", "challenger": "answerer-4", "share": 0.1}
+    model = {"name": "small", "engine": "llama_cpp", "state": "ready", "adapters": adapters}
+    remote = {"name": "qwen3:8b", "engine": "ollama", "state": "down", "adapters": None}
+    api.routes["GET /health"] = (200, {"status": "ok", "models": [model, remote]})
+    code, out, _ = run("models", "--json")
+    assert code == exits.OK
+    shown = [(row["name"], row["state"], row["adapter"]) for row in json.loads(out)]
+    assert shown == [
+        ("auto", None, None),
+        ("small", "ready", "answerer-3"),
+        ("small:base", "ready", None),
+        ("small:champion", "ready", "answerer-3"),
+        ("small:challenger", "ready", "answerer-4"),
+        ("qwen3:8b", "down", None),
+    ]
+    assert "answerer-4" in run("models")[1]
+
+
 def test_logs_print_the_end(run: Run, home: Layout) -> None:
     home.logs.mkdir()
     home.log("ray").write_text("".join(f"line {i}\n" for i in range(200)))

@@ -18,9 +18,12 @@ import openai
 import pytest
 
 from assistant.settings import QdrantSettings
+from assistant.stores.deployments import DeploymentRepository
 from assistant.stores.postgres import Database, scalar
+from tests.fixtures_adapters import make_adapter
 from tests.fixtures_cluster import RayCluster
 from tests.fixtures_postgres import truncate
+from tests.serve_app.clients import Clients
 from tests.serve_app.graph import APP, PASSAGES, Graph, store_passages
 
 pytestmark = [pytest.mark.cluster, pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -36,8 +39,18 @@ OVERRIDES: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
+def home(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder of this file's own, with the weights and two adapters."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "models").symlink_to(smollm.parent)
+    for number in (1, 2):
+        make_adapter(smollm / "hf", home / "adapters" / f"answerer-{number}", LLM, number)
+    return home
+
+
+@pytest.fixture(scope="module")
 def graph(
-    ray_cluster: RayCluster, database_url: str, qdrant_server: QdrantSettings, models_dir: Path
+    ray_cluster: RayCluster, database_url: str, qdrant_server: QdrantSettings, home: Path
 ) -> Iterator[Graph]:
     from ray import serve
 
@@ -47,7 +60,7 @@ def graph(
     key = qdrant_server.api_key
     args = AppArgs(
         settings={
-            "home": str(models_dir.parent),
+            "home": str(home),
             "postgres": {"url": database_url},
             "qdrant": {"url": qdrant_server.url, "api_key": key.get_secret_value() if key else None},
             **OVERRIDES,
@@ -236,6 +249,40 @@ def test_client_that_leaves_frees_the_slot(graph: Graph) -> None:
     ):
         next(line for line in stream.iter_lines() if line)
     wait_for(lambda: graph.running() == 0)
+
+
+async def test_adapters_go_live_and_back_under_load_without_a_failed_request(
+    graph: Graph, database: Database
+) -> None:
+    table = DeploymentRepository(database)
+    async with graph.async_client() as client, Clients(client, LLM, 3) as load:
+        await load.answered(None)
+        await table.challenge(LLM, "answerer-1", 1.0)
+        await load.answered("answerer-1")
+        names = [m["id"] for m in (await client.get("/v1/models")).json()["data"]]
+        assert {LLM, f"{LLM}:base", f"{LLM}:challenger"} <= set(names)
+        assert f"{LLM}:champion" not in names
+        promoted = await client.post(f"/api/v1/learning/deployments/{LLM}/promote")
+        assert promoted.json()["adapter"] == "answerer-1"
+        await load.answered("answerer-1")
+        await table.challenge(LLM, "answerer-2", 0.0)
+        await load.shown("challenger", "answerer-2")
+        for variant, adapter in (("base", None), ("champion", "answerer-1"), ("challenger", "answerer-2")):
+            body = ask("Hi", max_tokens=4) | {"model": f"{LLM}:{variant}"}
+            answer = (await client.post("/v1/chat/completions", json=body)).json()
+            assert (answer["model"], answer["adapter"]) == (LLM, adapter)
+        back = await client.post(f"/api/v1/learning/deployments/{LLM}/rollback")
+        assert back.json()["adapter"] is None
+        # The limit that an operator is promised.
+        async with asyncio.timeout(30):
+            await load.shown("champion", None)
+        await load.answered(None)
+        await table.withdraw(LLM)
+        await load.shown("challenger", None)
+    assert load.failures == []
+    async with database.transaction() as connection:
+        query = "select count(distinct adapter)::int from ai_assistant.llm_metrics"
+        assert await scalar(connection, query) >= 2
 
 
 def test_overload_gets_429_and_the_admitted_get_answers(graph: Graph) -> None:
