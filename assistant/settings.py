@@ -238,6 +238,8 @@ class TrainingSettings(Section):
 
 
 class EvalSettings(Section):
+    data: Path | None = None
+    """Folder that holds `scifact` and `design-docs`. Unset: `shared/data` beside the checkout."""
     draws: int = Field(10_000, ge=100)
     """Bootstrap draws behind every interval."""
     harm_margin: float = Field(0.02, ge=0)
