@@ -22,6 +22,7 @@ from serve_app.local_llm import LocalLLM
 from serve_app.options import deployment_options
 from serve_app.retriever import Retriever
 from serve_app.router import Router
+from serve_app.scheduler import Scheduler
 from serve_app.writer import Writer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +53,7 @@ def app(args: AppArgs) -> Application:
 
 
 def graph(settings: Settings, catalog: Catalog) -> Application:
-    """Router → Retriever, Writer and one LocalLLM per local model."""
+    """Router → Retriever, Writer, Scheduler and one LocalLLM per local model."""
     retriever = (
         serve.deployment(Retriever).options(**deployment_options(settings, "Retriever")).bind(settings)
     )
@@ -67,10 +68,13 @@ def graph(settings: Settings, catalog: Catalog) -> Application:
         .options(**deployment_options(settings, "Writer"))
         .bind(settings, catalog, retriever, llms)
     )
+    scheduler = (
+        serve.deployment(Scheduler).options(**deployment_options(settings, "Scheduler")).bind(settings)
+    )
     return (
         serve.deployment(Router)
         .options(**deployment_options(settings, "Router"))
-        .bind(settings, catalog, retriever, writer, llms)
+        .bind(settings, catalog, retriever, writer, scheduler, llms)
     )
 
 

@@ -15,7 +15,7 @@ PAGE_ROOM = 64
 LOGGING = {"encoding": "JSON", "enable_access_log": False}
 """The Router writes one line per request; a line of Serve for each hop would cost more than the hop."""
 
-Part = Literal["Router", "Retriever", "Writer"]
+Part = Literal["Router", "Retriever", "Writer", "Scheduler"]
 
 
 def deployment_options(settings: Settings, part: Part | ModelSpec) -> dict[str, Any]:
@@ -50,6 +50,14 @@ def deployment_options(settings: Settings, part: Part | ModelSpec) -> dict[str, 
             "max_ongoing_requests": serve.max_ongoing_requests + HEALTH_ROOM,
             "max_queued_requests": admitted + HEALTH_ROOM,
             "ray_actor_options": {"num_cpus": serve.retriever_cpus},
+        }
+    elif part == "Scheduler":
+        own = {
+            "name": "Scheduler",
+            # A second one would only wait for the first one's lease.
+            "num_replicas": 1,
+            "max_ongoing_requests": HEALTH_ROOM,
+            "ray_actor_options": {"num_cpus": 0},
         }
     else:
         own = {

@@ -99,6 +99,7 @@ async def start(graph: Graph, context: Context, response: Response) -> RunAccept
             hint="Follow it, or wait until it has ended.",
             id=str(job.id),
         )
+    await graph.learning.wake()
     links = _links(job.id)
     response.headers["location"] = links.self
     return RunAccepted(id=job.id, status=job.status, links=links)

@@ -95,7 +95,7 @@ def test_only_local_models_get_a_deployment(tmp_path: Path) -> None:
     )
     settings = load_settings({}, overrides={"postgres": {"url": "postgresql://u@h/d"}})
     bound = graph(settings, load_catalog(file, tmp_path))
-    llms = bound._bound_deployment.init_args[4]
+    llms = bound._bound_deployment.init_args[-1]
     assert list(llms) == ["here"]
     assert llms["here"]._bound_deployment.name == "LocalLLM-here"
 
@@ -109,7 +109,7 @@ def test_models_file_is_found_from_anywhere(
     assert models_file(load_settings({})) == Path("models.yaml")
 
 
-@pytest.mark.parametrize("part", ["Router", "Retriever", "Writer", LLM])
+@pytest.mark.parametrize("part", ["Router", "Retriever", "Writer", "Scheduler", LLM])
 def test_every_part_says_what_ray_would_guess_wrong(part: Any) -> None:
     options = deployment_options(load_settings({}), part)
     assert options["ray_actor_options"]["num_cpus"] == 0

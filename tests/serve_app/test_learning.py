@@ -64,6 +64,7 @@ async def test_a_run_is_started_once_and_shows_its_steps(bench: Bench) -> None:
         listed = (await client.get("/api/v1/learning/runs")).json()
         stats = (await client.get("/api/v1/learning/stats")).json()
         missing = await client.get(f"/api/v1/learning/runs/{new_id()}")
+    assert bench.scheduler.woken == 1
     assert (response.status_code, response.headers["location"]) == (202, made["links"]["self"])
     assert (refused.status_code, refused.json()["id"]) == (409, made["id"])
     assert (shown["status"], shown["reason"], shown["attempts"]) == ("running", "asked for by local", 1)
