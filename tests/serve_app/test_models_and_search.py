@@ -5,8 +5,10 @@ from collections.abc import Callable
 
 import httpx
 import numpy as np
+import openai
 import pytest
 
+from assistant.errors import Unavailable
 from assistant.stores.postgres import Database, rows
 from tests.serve_app.conftest import Bench, make_hit, stock_client
 
@@ -28,6 +30,21 @@ async def test_stock_client_reads_embeddings(make_bench: Callable[..., Bench]) -
     assert [d.embedding for d in made.data] == [[2.0, 1.0, 0.5], [3.0, 1.0, 0.5]]
     assert plain.data[0].embedding == [4.0, 1.0, 0.5]
     assert made.usage.total_tokens == 5
+
+
+async def test_the_live_embedder_is_named_beside_the_configured_one(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench()
+    bench.retrieval.embedders = {"next-v2": 96}
+    async with stock_client(bench) as client:
+        assert [m.id async for m in client.models.list()][-2:] == ["all-MiniLM-L6-v2", "next-v2"]
+        made = await client.embeddings.create(model="next-v2", input="ab")
+        with pytest.raises(openai.BadRequestError, match="96 dimensions"):
+            await client.embeddings.create(model="next-v2", input="ab", dimensions=384)
+        bench.retrieval.failure = Unavailable("The Retriever did not answer.")
+        assert [m.id async for m in client.models.list()][-1] == "all-MiniLM-L6-v2"
+    assert made.model == "next-v2"
 
 
 async def test_base64_is_little_endian_float32(make_bench: Callable[..., Bench]) -> None:
