@@ -23,7 +23,7 @@ Step = Callable[[str, int, int], None]
 
 BESIDE = ROOT.parent / "shared" / "data"
 """Where data lie that no setting names: beside the checkout."""
-FOLDERS = {"scifact": "scifact", "sections": "design-docs"}
+FOLDERS = {"scifact": "scifact", "sections": "design-docs", "structure": "design-docs"}
 SECTIONS_LIMIT = 100
 COLLECTION = "evaluation"
 
@@ -154,6 +154,18 @@ class Evaluation:
                 await store.close()
                 if writer is not None:
                     await writer.aclose()
+
+    def structure(self, folder: Path, split: "Split | None", limit: int | None) -> "SuiteResult":
+        """How documents are built. Raises InvalidInput naming what cannot be read."""
+        from evals.documents import read_folder
+        from evals.splits import split_of
+        from evals.suites import structure
+
+        documents = [d for d in read_folder(folder) if split is None or split_of(d.path) == split]
+        if not documents:
+            raise NotFound(f"{folder} has no document in the split {split!r}.", hint="Try --split all.")
+        meta = {"collection": folder.name, "split": split or "all"}
+        return structure.run(documents[:limit], self.settings, meta=meta, step=self.progress)
 
     def keep(self, result: "SuiteResult") -> tuple["StoredRun", str | None]:
         """Store a result, then tell MLflow: (run, MLflow's id or None while it waits)."""

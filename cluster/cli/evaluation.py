@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from evals.statistics import Paired
 
 MODES = ("dense", "sparse", "hybrid")
-SPLITS = ("test", "dev", "train", "all")
 
 app = typer.Typer(
     help="Measure search and writing: figures with intervals, paired comparisons, a gate.",
@@ -32,8 +31,11 @@ app = typer.Typer(
 @app.command()
 def run(
     suite: Annotated[
-        Literal["scifact", "sections"],
-        typer.Argument(help="scifact: search judged by people. sections: sections of design documents."),
+        Literal["scifact", "sections", "structure"],
+        typer.Argument(
+            help="scifact: search judged by people. sections: sections of design documents, written by a "
+            "model. structure: what documents are made of."
+        ),
     ],
     modes: Annotated[str, typer.Option(help="scifact: which searches, with commas between them.")] = ",".join(
         MODES
@@ -65,7 +67,8 @@ def run(
     `scifact` goes through the product's own search, over a temporary collection. The first run embeds 5,183
     abstracts (some ten minutes); vectors are kept, and an interrupted run goes on where it stopped.
     `sections` asks a model for sections that the authors of real proposals wrote, and compares; beside it
-    stand floors that need no model. Nothing here touches your own collections.
+    stand floors that need no model. `structure` asks nobody: are all sections there, in order, filled?
+    Nothing here touches your own collections.
 
     When MLflow is down the run waits on disk, and the next one sends it.
 
@@ -78,13 +81,15 @@ def run(
         ai-assistant eval run sections --model smollm2-135m-instruct --limit 40
 
         ai-assistant eval run sections --data ../our-proposals --split all
+
+        ai-assistant eval run structure --data ../our-proposals --split all
     """
     import asyncio
 
     from cluster.evaluation import SECTIONS_LIMIT, Evaluation, NoData
 
     chosen = _modes(modes)
-    if suite == "scifact" and (model is not None or evidence):
+    if suite != "sections" and (model is not None or evidence):
         raise InvalidInput("--model and --evidence belong to sections.", field="--model")
     with _progress(quiet=json_output) as step:
         evaluation = Evaluation(Installation.load(), step, note)
@@ -96,11 +101,12 @@ def run(
         if suite == "scifact":
             if split == "all":
                 raise InvalidInput("A judged collection has no split 'all'.", field="--split")
-            work = evaluation.judged(folder, chosen, split, limit)
+            result = asyncio.run(evaluation.judged(folder, chosen, split, limit))
+        elif suite == "sections":
+            most = limit or SECTIONS_LIMIT
+            result = asyncio.run(evaluation.sections(folder, model, _side(split), most, evidence))
         else:
-            wanted = None if split == "all" else split
-            work = evaluation.sections(folder, model, wanted, limit or SECTIONS_LIMIT, evidence)
-        result = asyncio.run(work)
+            result = evaluation.structure(folder, _side(split), limit)
     _deliver(evaluation, result, json_output)
 
 
@@ -226,8 +232,9 @@ def _deliver(evaluation: "Evaluation", result: "SuiteResult", as_json: bool) -> 
         ("system", *measures),
         [(s, *(_shown(result, f"{s}/{m}") for m in measures)) for s in systems],
     )
-    say()
-    _comparisons(result.comparisons)
+    if result.comparisons:
+        say()
+        _comparisons(result.comparisons)
     note(f"Stored as {stored.id}; report: {stored.report}")
     note(f"In MLflow as {mlflow_id}" if mlflow_id else "MLflow does not answer: the next run sends this one.")
 
@@ -342,9 +349,13 @@ def _modes(text: str) -> "list[Any]":
     wrong = [name for name in names if name not in MODES]
     if wrong or not names:
         raise InvalidInput(
-            f"Unknown mode {', '.join(wrong) or text!r}.", hint=f"Use {', '.join(MODES)}.", field="--modes"
+            f"Unknown mode {(wrong or [text])[0]!r}.", hint=f"Use {', '.join(MODES)}.", field="--modes"
         )
     return list(dict.fromkeys(names))
+
+
+def _side(split: str) -> Any:
+    return None if split == "all" else split
 
 
 def _skipped(suite: str, missing: Any, as_json: bool) -> None:

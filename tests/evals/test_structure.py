@@ -5,8 +5,11 @@ from statistics import mean
 
 import pytest
 
+from assistant.errors import InvalidInput
+from assistant.settings import EvalSettings, Settings
 from evals.documents import DesignDocument, parse
 from evals.structure import TEMPLATES, family_of, kendall_tau, structure
+from evals.suites.structure import run
 
 RUST = """# A feature
 
@@ -109,3 +112,15 @@ def test_real_documents_score_clearly_lower_when_spoilt(
     spoilt = [parse(d.path, spoil(d.text, how, n)) for n, d in enumerate(documents)]
     written = mean(structure(d, family).score for d in documents)
     assert mean(structure(d, family).score for d in spoilt) < written - 0.15
+
+
+def test_a_folder_of_documents_is_scored() -> None:
+    settings = Settings(evals=EvalSettings(draws=200))
+    spoilt = parse("b.md", spoil(RUST, "emptied", 1))
+    result = run([parse("a.md", RUST), spoilt, parse("c.md", "# Notes")], settings)
+    whole, emptied = result.per_case
+    assert whole.values["document/score"] == 1.0
+    assert emptied.values["document/filled"] == 0.0
+    assert result.meta["families"] == {"rust": 2, "other": 1}
+    with pytest.raises(InvalidInput, match="None of 1 documents"):
+        run([parse("c.md", "# Notes")], settings)
