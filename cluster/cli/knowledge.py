@@ -99,8 +99,10 @@ def search(
         return
     for number, hit in enumerate(found["hits"], 1):
         say(f"{number}. {location(hit)}   {hit['score']:.3f}")
-        say(f"   {excerpt(hit['text'])}\n")
+        say(f"   {excerpt(hit['text'])}")
+        say(f"   passage {hit['chunk_id']}\n")
     say(f"{len(found['hits'])} passages in {found['took_ms']:.0f} ms")
+    note(f"Rate it: ai-assistant feedback search {found['query_id']} --thumb up")
 
 
 def ask(
@@ -161,6 +163,8 @@ def _print_sources(answer: Mapping[str, Any]) -> None:
             say(f"      “{excerpt(citation['quote'], 160)}”")
     if answer and not answer.get("grounded", True):
         note("No stored passage supports this.")
+    if answer.get("id"):
+        note(f"Rate it: ai-assistant feedback answer {answer['id']} --thumb up")
 
 
 def location(item: Mapping[str, Any]) -> str:

@@ -29,12 +29,12 @@ HIT = {
     "end": 50,
     "text": "Delete  old\x1b[31m data.",
     "score": 0.9,
+    "chunk_id": "0190f5a0-0000-7000-8000-00000000000c",
     "url": None,
     "external_id": "runbooks/volume.md",
 }
 CITATION = HIT | {
     "marker": 1,
-    "chunk_id": "c",
     "document_id": "d",
     "quote": "Delete old data.",
     "content_hash": "h",
@@ -127,7 +127,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def commands() -> list[tuple[str, ...]]:
-    found = [(c.name or c.callback.__name__,) for c in app.registered_commands if c.callback]
+    found: list[tuple[str, ...]] = [
+        (c.name or c.callback.__name__,) for c in app.registered_commands if c.callback
+    ]
     for group in app.registered_groups:
         assert group.typer_instance is not None
         assert group.name is not None
@@ -160,7 +162,7 @@ def test_help_names_the_exit_codes_and_loads_nothing_heavy() -> None:
 
 
 def test_search_prints_where_a_passage_is(run: Run, api: FakeApi, home: Layout) -> None:
-    api.routes["POST /api/v1/search"] = (200, {"hits": [HIT], "took_ms": 12.3})
+    api.routes["POST /api/v1/search"] = (200, {"query_id": RFC_ID, "hits": [HIT], "took_ms": 12.3})
     code, out, _ = run("search", "volume", "--limit", "3", "--where", "team=a", "--where", "team=b")
     assert code == exits.OK
     assert "Runbook › Mitigation (characters 10-50) runbooks/volume.md" in out
@@ -272,7 +274,7 @@ def test_the_key_of_the_environment_is_sent(
     run: Run, api: FakeApi, home: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AI_ASSISTANT_API_KEY", "aia_secret")
-    api.routes["POST /api/v1/search"] = (200, {"hits": [], "took_ms": 1})
+    api.routes["POST /api/v1/search"] = (200, {"query_id": RFC_ID, "hits": [], "took_ms": 1})
     run("search", "a")
     assert api.asked[0][1]["authorization"] == "Bearer aia_secret"
 
