@@ -69,6 +69,13 @@ def train_embedder(job: EmbedderJob, pairs: Sequence[Pair]) -> EmbedderResult:
     Raises InvalidInput for pairs of too few documents, ConfigurationError when the base cannot be loaded or
     the folder not be written.
     """
+    target = job.models_dir / job.name
+    if target.exists() and not (target / CARD).is_file():
+        raise InvalidInput(
+            f"{target} is there already and was not made by this recipe.",
+            hint="Choose another name.",
+            field="name",
+        )
     learned, held = parted(pairs)
     if len(learned) < 2:
         raise InvalidInput("One pair has no negatives: give two at least.", field="pairs")
@@ -77,7 +84,7 @@ def train_embedder(job: EmbedderJob, pairs: Sequence[Pair]) -> EmbedderResult:
     _fit(model, learned, job)
     after = _reciprocal_ranks(model, held)
     result = EmbedderResult(
-        folder=job.models_dir / job.name,
+        folder=target,
         pairs=len(learned),
         held_out=len(held),
         recall_before=float(np.mean(before > 0)),

@@ -7,10 +7,10 @@ with half the tokens at a time.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -35,6 +35,8 @@ from training.lora_model import (
 from training.rows import Row
 from training.schedule import epoch_steps, learning_rate, steps_in_epoch
 from training.world import Alone, World
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +142,17 @@ class LoraTrainer:
 
     def validate(self) -> float:
         """Mean negative log-likelihood per answer token over the validation rows, in nats."""
-        sums = torch.zeros(2, dtype=torch.float64)
         mine = self.validation_rows[self.world.rank :: self.world.size]
-        with evaluating(self.model):
-            for group in micro_batches(mine, self.settings.batch_tokens):
+
+        def score(groups: list[list[Encoded]]) -> torch.Tensor:
+            sums = torch.zeros(2, dtype=torch.float64)
+            for group in groups:
                 batch = collate(group, self._pad, self.device)
                 sums += torch.stack((answer_nll(self.model, batch).sum(), batch.counts.sum())).double().cpu()
+            return sums
+
+        with evaluating(self.model):
+            sums, _ = self._within_memory(mine, score)
         total = self.world.sum(sums)
         return float(total[0] / total[1])
 
@@ -202,19 +209,26 @@ class LoraTrainer:
         """Fill the parameters' gradients with those of the whole step; (weighted loss, batches used)."""
         mine = rows[self.world.rank :: self.world.size]
         scale = sum(r.weight * r.answer_tokens for r in rows)
-        while True:
+
+        def backward(groups: list[list[Encoded]]) -> float:
             self._optimizer.zero_grad(set_to_none=True)
-            groups = micro_batches(mine, self.position.batch_tokens)
+            return sum(self._backward(group, scale) for group in groups)
+
+        loss, batches = self._within_memory(mine, backward)
+        if self.world.size == 1:
+            return loss, batches
+        return self._reduce(loss), batches
+
+    def _within_memory(self, rows: list[Encoded], work: Callable[[list[list[Encoded]]], T]) -> tuple[T, int]:
+        """What `work` gives for the rows in batches that fit into memory, and how many batches these were."""
+        while True:
+            groups = micro_batches(rows, self.position.batch_tokens)
             try:
-                loss = sum(self._backward(group, scale) for group in groups)
-                break
+                return work(groups), len(groups)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 self._halve(groups, error)
-        if self.world.size == 1:
-            return loss, len(groups)
-        return self._reduce(loss), len(groups)
 
     def _backward(self, group: list[Encoded], scale: float) -> float:
         batch = collate(group, self._pad, self.device)
@@ -223,8 +237,7 @@ class LoraTrainer:
         return float(part.detach())
 
     def _halve(self, groups: list[list[Encoded]], error: BaseException) -> None:
-        longest = max(len(rows) for rows in groups)
-        if longest == 1:
+        if all(len(rows) == 1 for rows in groups):
             raise ConfigurationError(
                 f"Not even one training row fits into memory on {self.device}: {str(error)[:200]}.",
                 hint="Lower training.max_tokens or training.rank, or free memory.",

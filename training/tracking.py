@@ -112,11 +112,23 @@ def close_abandoned(tracking_uri: str | None, experiment: str) -> list[str]:
     """End the RUNNING runs of this experiment whose driver is gone; their ids.
 
     A driver of this machine is looked up by process id and start time; one of another machine counts as gone
-    after a quarter of an hour without a word.
+    after a quarter of an hour without a word. An MLflow that fails is logged, and asked again the next time.
     """
     client = client_of(tracking_uri)
-    found = client.get_experiment_by_name(experiment) if client else None
-    if client is None or found is None:
+    if client is None:
+        return []
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _close(client, experiment)
+    except (MlflowException, OSError) as error:
+        get_logger("training").warning("mlflow_waits", experiment=experiment, error=str(error)[:300])
+        return []
+
+
+def _close(client: Any, experiment: str) -> list[str]:
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
         return []
     running = client.search_runs(
         [found.experiment_id], f"attributes.status = 'RUNNING' AND tags.`{DRIVER}` LIKE '%'", max_results=500

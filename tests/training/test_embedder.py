@@ -117,5 +117,8 @@ def test_a_broken_pair_and_a_folder_without_a_model_are_named(tmp_path: Path) ->
     (tmp_path / "pairs.jsonl").write_text('{"query": "a", "passage": "b", "document": "c"}\n{"query": 1}\n')
     with pytest.raises(InvalidInput, match="line 2"):
         read_pairs(tmp_path / "pairs.jsonl")
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InvalidInput, match="is there already"):
+        train_embedder(EmbedderJob(tmp_path, "mine", tmp_path), pairs())
     with pytest.raises(ConfigurationError, match=r"modules\.json is missing"):
         train_embedder(EmbedderJob(tmp_path, "x", tmp_path), pairs())
