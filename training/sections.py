@@ -2,18 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from assistant.retrieval.prompts import load_prompt
 from assistant.types import Message
 from evals.cases import SectionCase, choose, load_sections
 from evals.splits import SPLITS, Split, identity, split_of
+from evals.targets import section_messages
 from evals.text_metrics import words
 from training.rows import Row
 
-PROMPT = "rfc_section"
-"""The prompt that sections of RFCs are learned from people's edits with, so that both teach one task."""
 MAX_BRIEF_WORDS = 200
 """A summary longer than this would leave a small model no room to answer."""
 
@@ -27,10 +25,11 @@ class Sections:
 
 
 def section_row(case: SectionCase, source: str) -> Row:
-    brief = " ".join(case.summary.split()[:MAX_BRIEF_WORDS])
-    prompt = load_prompt(PROMPT).fill(title=case.title, brief=brief, section=case.section)
+    """Asked as evaluation asks, so that what is learned is what is measured."""
+    if len(case.summary.split()) > MAX_BRIEF_WORDS:
+        case = replace(case, summary=" ".join(case.summary.split()[:MAX_BRIEF_WORDS]))
     return Row(
-        (Message("user", prompt), Message("assistant", case.reference)),
+        (*section_messages(case), Message("assistant", case.reference)),
         source,
         document=document_key(case.document),
     )
