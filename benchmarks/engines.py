@@ -28,8 +28,8 @@ from assistant.llm.providers import create_backend
 from assistant.llm.providers.openai_wire import chat_body, read_chunk
 from assistant.llm.types import ChatRequest, Engine, Message, Piece
 from assistant.types import Principal, RequestContext
+from benchmarks import save
 
-RESULTS = Path(__file__).parent / "results"
 BARE = "llama.cpp bare"
 
 Stream = Callable[[ChatRequest], AsyncIterator[Piece]]
@@ -253,7 +253,6 @@ def main() -> None:
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for row in rows:
         print("| " + " | ".join("" if v is None else str(v) for v in row.values()) + " |")
-    RESULTS.mkdir(exist_ok=True)
     report = {
         "measured_at": now().isoformat(),
         "cpus": os.cpu_count(),
@@ -264,7 +263,7 @@ def main() -> None:
         "rows": rows,
         "rounds": [asdict(r) for r in rounds],
     }
-    (RESULTS / "engines.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    save("engines", report)
 
 
 if __name__ == "__main__":

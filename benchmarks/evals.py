@@ -7,7 +7,6 @@ it random ones are searched, which costs the same and is said in the result.
 
 import argparse
 import asyncio
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from rich.table import Table
 from assistant.clock import now
 from assistant.settings import Settings
 from assistant.stores.vectors import VectorStore
+from benchmarks import save
 from cluster.cli.installation import Installation
 from cluster.evaluation import BESIDE, FOLDERS
 from cluster.temporary_qdrant import temporary_qdrant
@@ -26,7 +26,6 @@ from evals.beir import JudgedCollection, load_beir
 from evals.suites import judged
 from evals.vector_cache import VectorCache, model_hash
 
-RESULT = Path(__file__).parent / "results" / "evals.json"
 LIMIT_S = 180.0
 
 
@@ -99,8 +98,7 @@ def main() -> None:
         return
     settings = Installation.load().settings
     result = asyncio.run(measure(settings, given.data, given.queries))
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save("evals", result)
     console.print(table(result))
 
 

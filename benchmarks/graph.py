@@ -31,9 +31,9 @@ from assistant.clock import now
 from assistant.llm.catalog import Catalog, ModelSpec
 from assistant.llm.types import ChatRequest, Message
 from assistant.settings import Settings, load_settings
+from benchmarks import save
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULT = Path(__file__).parent / "results" / "graph.json"
 FLAGS = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -305,9 +305,7 @@ def main() -> None:
             stack.stop()
     result["flags"] = "default" if arguments.default_flags else "throughput_optimized"
     result["engine"] = spec.engine
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    name = f"graph-{spec.engine}{'-default' if arguments.default_flags else ''}.json"
-    (RESULT.parent / name).write_text(json.dumps(result, indent=1) + "\n")
+    save(f"graph-{spec.engine}{'-default' if arguments.default_flags else ''}", result)
     show(result)
 
 

@@ -10,7 +10,6 @@ All in one run, on the same texts, one torch thread each:
 
 import argparse
 import asyncio
-import json
 import statistics
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from rich.table import Table
 from assistant.clock import now
 from assistant.retrieval.embedders import SentenceTransformerEmbedder
 from assistant.settings import Settings
+from benchmarks import save
 from benchmarks._stores import private_stores
 from data_jobs.chunk_stage import chunk_task
 from data_jobs.config import DatasetConfig, PythonPackagesSource, SourceConfig, folder_source
@@ -31,7 +31,6 @@ from data_jobs.job import Job
 from data_jobs.plan import make_plan
 from data_jobs.store_stage import Stored
 
-RESULT = Path(__file__).parent / "results" / "ingest.json"
 UNCHANGED_RUNS = 3
 FEWEST_REPORTS = 6
 
@@ -140,7 +139,7 @@ def main() -> None:
     else:
         source = PythonPackagesSource(kind="python_packages", name="python-packages", limit=given.documents)
     result = measure(source)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save("ingest", result)
     Console().print(table(result))
 
 

@@ -8,9 +8,7 @@ embedded by the real model, so the whole path is timed; the stages of each searc
 import argparse
 import asyncio
 import itertools
-import json
 import time
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -25,13 +23,13 @@ from assistant.retrieval.sparse import Bm25Encoder
 from assistant.settings import Settings
 from assistant.stores.vectors import ChunkPoint, VectorStore
 from assistant.types import Principal
+from benchmarks import save
 from benchmarks._stores import private_stores
 from data_jobs.chunk_stage import chunk_task
 from data_jobs.config import PythonPackagesSource
 from data_jobs.job import Job, Part, payload
 from data_jobs.plan import make_plan
 
-RESULT = Path(__file__).parent / "results" / "search.json"
 ANYONE = Principal("bench", "anonymous")
 WARM_UP = 5
 
@@ -124,7 +122,7 @@ def main() -> None:
     results = []
     with private_stores() as settings:
         results.append(asyncio.run(measure(settings, given.chunks, given.clients, given.searches)))
-    RESULT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    save("search", results)
     Console().print(table(results))
 
 

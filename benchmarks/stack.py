@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from assistant.clock import now
+from benchmarks import save
 from cluster.layout import ROOT, Layout
 from cluster.memory import Memory, stack_memory, total_pss
 from cluster.plan import Plan
@@ -30,7 +31,6 @@ from cluster.processes import members
 from cluster.shutdown import stop_stack
 from cluster.state import State
 
-RESULT = ROOT / "benchmarks" / "results" / "stack.json"
 WARM_TARGET_S = 60.0
 COLD_TARGET_S = 120.0
 MEMORY_TARGET_BYTES = 6_000_000_000
@@ -50,8 +50,7 @@ def main() -> None:
             result = measure(layout, pick(), arguments.runs)
         finally:
             stop_stack(layout)
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    save("stack", result)
     show(result)
 
 

@@ -7,7 +7,6 @@ left out. CPU seconds are of the training process, and for Ray of all its proces
 """
 
 import argparse
-import json
 import multiprocessing
 import resource
 import sys
@@ -24,6 +23,7 @@ from rich.table import Table
 from assistant.clock import now
 from assistant.settings import TrainingSettings
 from assistant.types import Message
+from benchmarks import save
 from training import journal
 from training.encoding import encode_all, load_tokenizer, pad_id
 from training.llm_lora import LoraJob, train_lora
@@ -32,7 +32,6 @@ from training.progress import TrainProgress
 from training.rows import Row, read_rows, write_rows
 from training.schedule import epoch_steps
 
-RESULT = Path(__file__).parent / "results" / "training.json"
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / ".local" / "models" / "smollm2-135m-instruct" / "hf"
 WARM_UP = 2
@@ -240,8 +239,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
     result = measure(given.base.absolute(), given.steps, given.workers)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save("training", result)
     Console().print(table(result))
 
 
