@@ -191,6 +191,8 @@ class LearningSettings(Section):
     """Starts of one run, after crashes, before it counts as failed."""
     poll_s: float = Field(2.0, gt=0)
     """How soon a replica notices that another adapter is live."""
+    rollout: Literal["promote", "canary"] = "promote"
+    """What a passed gate does: the candidate becomes champion at once, or challenger until you promote it."""
     canary_share: float = Field(0.1, ge=0, le=1)
     """Share of the requests that a challenger gets before it is promoted."""
 
@@ -242,6 +244,10 @@ class EvalSettings(Section):
     """Folder that holds `scifact` and `design-docs`. Unset: `shared/data` beside the checkout."""
     draws: int = Field(10_000, ge=100)
     """Bootstrap draws behind every interval."""
+    min_gain: float = Field(0.0, ge=0)
+    """How much better a promoted model must be on the frozen set, at the paired lower bound."""
+    written_rows: int = Field(24, ge=0)
+    """Frozen rows that champion and candidate write out in a learning run, for ROUGE-L beside the loss."""
     harm_margin: float = Field(0.02, ge=0)
     """How much worse a promoted model may be on the guard set, at the paired lower bound."""
 

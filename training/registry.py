@@ -185,6 +185,17 @@ class Registry:
         return self.version(before.number)
 
     @_answered
+    def follow(self, number: int | None) -> None:
+        """Bring the aliases after what serves: this version is the champion, or the base (None)."""
+        now = self._aliased(CHAMPION)
+        if number is not None:
+            if now is None or now.number != number:
+                self.promote(number)
+        elif now is not None:
+            self._drop(CHAMPION)
+            self._drop(PREVIOUS)
+
+    @_answered
     def record_decision(self, number: int, decision: Mapping[str, Any]) -> None:
         """Keep why this version was promoted, rejected or rolled back: a tag, and whole with its run."""
         found = self.version(number)
@@ -270,6 +281,19 @@ class Registry:
             decision=_json(found.tags.get(DECISION)),
             aliases=tuple(sorted(found.aliases or ())),
         )
+
+
+def follow_deployment(tracking_uri: str | None, adapter: str | None) -> None:
+    """Bring the registry after a deployment that an operator moved. Adapters of other origin have no version.
+
+    Raises Unavailable while MLflow does not answer.
+    """
+    if adapter is None:
+        Registry(tracking_uri).follow(None)
+        return
+    model, _, number = adapter.rpartition("-")
+    if model and number.isdigit():
+        Registry(tracking_uri, model).follow(int(number))
 
 
 def _content(folder: Path, run_id: str) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from assistant.errors import AssistantError
-from cluster.cli import collections, evaluation, exits, feedback, keys, knowledge, models, rfc, stack
+from cluster.cli import collections, evaluation, exits, feedback, keys, knowledge, learn, models, rfc, stack
 from cluster.cli.output import note, report_error, say
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.add_typer(collections.app, name="collections", rich_help_panel="Knowledge")
 app.add_typer(feedback.app, name="feedback", rich_help_panel="Knowledge")
 app.add_typer(rfc.app, name="rfc", rich_help_panel="Documents")
 app.add_typer(evaluation.app, name="eval", rich_help_panel="Quality")
+app.add_typer(learn.app, name="learn", rich_help_panel="Quality")
 app.command(rich_help_panel="Administration")(models.models)
 app.add_typer(keys.app, name="keys", rich_help_panel="Administration")
 
