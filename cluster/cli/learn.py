@@ -252,7 +252,7 @@ def _model(api: "Api", name: str | None) -> str:
     known = [item["model"] for item in api.get("/api/v1/learning/deployments")["items"]]
     if name is None and len(known) == 1:
         return str(known[0])
-    if name not in known:
+    if name is None or name not in known:
         raise InvalidInput(
             f"There is no local model {name!r}." if name else "Which model?",
             hint=f"--model is one of: {', '.join(known)}",
