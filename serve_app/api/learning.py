@@ -52,6 +52,7 @@ async def stats(graph: Graph, caller: Caller) -> LearningStats:
         learning.examples.oldest_new(history.learned_at, settings.min_quality),
     )
     since = history.last_at or oldest
+    uri = graph.settings.mlflow.tracking_uri
     return LearningStats(
         feedback=FeedbackCounts.model_validate(feedback),
         examples=ExampleCounts.model_validate(examples),
@@ -65,6 +66,7 @@ async def stats(graph: Graph, caller: Caller) -> LearningStats:
             running=alive.job.id if alive else None,
             last_run_at=history.last_at,
         ),
+        mlflow_url=uri if uri is not None and uri.startswith(("http://", "https://")) else None,
         runs=await _items(graph, runs.items),
     )
 

@@ -221,6 +221,7 @@ class LearningStats(BaseModel):
     feedback: FeedbackCounts
     examples: ExampleCounts
     next_run: NextRun
+    mlflow_url: str | None
     runs: list[RunItem]
 
 

@@ -7,6 +7,7 @@ import { openPassage } from "./passage.js";
 import { theme } from "./store.js";
 import { askView } from "./views/ask.js";
 import { healthView, tone } from "./views/health.js";
+import { modelsView } from "./views/models.js";
 import { rfcView } from "./views/rfc.js";
 import { rfcDocumentView } from "./views/rfc_document.js";
 import { searchView } from "./views/search.js";
@@ -29,6 +30,7 @@ const MAKERS = {
   search: searchView,
   rfc: rfcView,
   "rfc/": rfcDocumentView,
+  models: modelsView,
   health: healthView,
 };
 /** @type {Map<string, View>} */
@@ -111,6 +113,7 @@ const SHORTCUTS = [
   ["g a", "Go to Ask"],
   ["g s", "Go to Search"],
   ["g r", "Go to Draft RFC"],
+  ["g m", "Go to Models"],
   ["g h", "Go to Health"],
   ["n", "New conversation or RFC"],
   ["↓ ↑", "Walk through search results"],
@@ -161,6 +164,7 @@ const PLACES = /** @type {Record<string, string>} */ ({
   a: "#/ask",
   s: "#/search",
   r: "#/rfc",
+  m: "#/models",
   h: "#/health",
 });
 let afterG = false;

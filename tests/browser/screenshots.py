@@ -35,6 +35,11 @@ def rfc(page: Page) -> None:
     page.get_by_role("button", name="Download .md").wait_for(timeout=DRAFT_MS)
 
 
+def models(page: Page) -> None:
+    page.get_by_role("link", name="Models").click()
+    page.locator(".model").first.wait_for()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--url", help="the page of a running stack")
@@ -48,7 +53,7 @@ def main() -> int:
     with ExitStack() as stack:
         url = arguments.url or stack.enter_context(serving(create_app(with_history(Stub()))))
         browser = stack.enter_context(chromium(executable))
-        for name, go in {"ask": ask, "rfc": rfc}.items():
+        for name, go in {"ask": ask, "rfc": rfc, "models": models}.items():
             context = browser.new_context(viewport={"width": 1280, "height": 880}, color_scheme="light")
             page = context.new_page()
             page.goto(url)

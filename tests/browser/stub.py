@@ -30,6 +30,8 @@ from assistant.markup import render_html
 from assistant.types import Citation, Hit
 from serve_app.api.middleware import SECURITY_HEADERS
 from tests.browser import stub_data as data
+from tests.browser.stub_learning import ROUTES as LEARNING_ROUTES
+from tests.browser.stub_learning import Learning
 
 WEB = Path(__file__).resolve().parents[2] / "serve_app" / "web"
 STATES = {True: "done", False: "pending"}
@@ -113,6 +115,7 @@ class Stub:
     resumed_after: list[str] = field(default_factory=list)
     """The Last-Event-ID of every event stream, empty for those from the start."""
     required_key: str | None = None
+    learning: Learning = field(default_factory=Learning)
 
     async def pass_gate(self, place: str) -> None:
         # The test thread turns `hold`; an asyncio.Event belongs to the thread of its loop.
@@ -272,6 +275,7 @@ async def _chat(stub: Stub, model: str, text: str, hits: tuple[Hit, ...]) -> Asy
     extra: dict[str, Any] = {"usage": {"prompt_tokens": 812, "completion_tokens": len(words)}}
     if model == "assistant":
         extra["assistant"] = {
+            "id": str(uuid4()),
             "citations": _citations.dump_python(list(cited), mode="json"),
             "html": render_html(text, cited),
             "grounded": bool(hits),
@@ -409,6 +413,7 @@ def create_app(stub: Stub | None = None) -> Starlette:
             Route(f"{rfc}/{{id}}/events", rfc_events),
             Route(f"{rfc}/{{id}}/cancel", cancel_rfc, methods=["POST"]),
             Route(f"{rfc}/{{id}}/export", export_rfc),
+            *LEARNING_ROUTES,
             Mount("/static", StaticFiles(directory=WEB)),
         ],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=contract)],
@@ -419,13 +424,14 @@ def create_app(stub: Stub | None = None) -> Starlette:
 
 
 def with_history(stub: Stub) -> Stub:
-    """Some earlier drafts, for pictures."""
+    """Some earlier drafts, runs and adapters, for pictures."""
     drafts = (("Single sign-on for internal dashboards", 3), ("Rate limits per tenant at the edge", 26))
     for title, hours in drafts:
         made = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
         stages = dict.fromkeys(STAGES, 240)
         rfc = Rfc(str(uuid4()), title, "", "new_feature", made, "done", stages)
         stub.rfcs[rfc.id] = rfc
+    stub.learning.with_history()
     return stub
 
 

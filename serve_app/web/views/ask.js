@@ -5,6 +5,7 @@ import { announce } from "../announce.js";
 import { linkMarkers, sourceList } from "../citations.js";
 import { copyButton } from "../copy.js";
 import { fromServerHtml, h, replace } from "../dom.js";
+import { feedbackBar } from "../feedback.js";
 import { count, duration } from "../format.js";
 import { icon } from "../icons.js";
 import { problemPanel } from "../problem.js";
@@ -16,6 +17,9 @@ const EXAMPLES = [
   "How does Alertmanager group and silence alerts?",
   "When should we write an RFC instead of just building it?",
 ];
+
+/** What the server puts below an answer to say how it was made: no part of what a correction starts from. */
+const NOTICE = /\n\n\*[^*\n]+\*\s*$/;
 
 /** @typedef {{role: string, content: string}} Turn */
 
@@ -229,6 +233,15 @@ export function askView() {
           figures(seen, performance.now() - started),
           copyButton(() => seen.text, "Copy the answer"),
         ),
+      );
+    const answerId = seen.assistant?.id;
+    if (!failure && answerId)
+      body.append(
+        feedbackBar({
+          path: `api/v1/answers/${encodeURIComponent(answerId)}/feedback`,
+          what: "this answer",
+          text: () => seen.text.replace(NOTICE, "").trim(),
+        }),
       );
     const citations = seen.assistant?.citations ?? [];
     if (!failure && citations.length) body.append(/** @type {HTMLElement} */ (sourceList(citations)));

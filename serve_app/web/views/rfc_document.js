@@ -9,6 +9,7 @@ import { count, date, duration, plural, words } from "../format.js";
 import { icon } from "../icons.js";
 import { problemPanel } from "../problem.js";
 import { statusLabel } from "./rfc.js";
+import { askForFeedback } from "./rfc_feedback.js";
 
 const STAGES = ["brief", "questions", "evidence", "outline", "sections", "checks", "render"];
 const MEANING = /** @type {Record<string, string>} */ ({
@@ -44,6 +45,7 @@ export function rfcDocumentView() {
   const contents = h("nav", { class: "contents", "aria-label": "Contents", hidden: true });
   const paper = h("article", { class: "paper", "aria-label": "Document" });
   const sources = h("div", {});
+  const opinion = h("div", { class: "opinion" });
   const element = h(
     "section",
     { class: "view view-document" },
@@ -52,7 +54,7 @@ export function rfcDocumentView() {
     h(
       "div",
       { class: "document-columns" },
-      h("div", { class: "document-main" }, paper, sources),
+      h("div", { class: "document-main" }, paper, opinion, sources),
       h("aside", { class: "rail" }, progress, contents),
     ),
   );
@@ -65,7 +67,7 @@ export function rfcDocumentView() {
     stages = new Map(STAGES.map((stage) => [stage, { status: "waiting" }]));
     sections = new Map();
     rfc = null;
-    for (const part of [head, notice, paper, sources, rail, progressTitle]) part.replaceChildren();
+    for (const part of [head, notice, paper, opinion, sources, rail, progressTitle]) part.replaceChildren();
     progress.open = true;
     contents.hidden = true;
     paper.append(h("div", { class: "skeleton", "aria-hidden": "true" }, h("i"), h("i"), h("i")));
@@ -293,6 +295,7 @@ export function rfcDocumentView() {
     linkMarkers(text, rfc.citations ?? []);
     replace(sources, sourceList(rfc.citations ?? []));
     drawContents(text);
+    if (rfc.status === "done") askForFeedback(rfc, text, opinion, control.signal);
   }
 
   /** @param {HTMLElement} text */

@@ -3,6 +3,7 @@
 import { isAbort, json, listOf } from "../api.js";
 import { announce } from "../announce.js";
 import { h, highlighted, replace } from "../dom.js";
+import { feedbackBar } from "../feedback.js";
 import { duration, path, plural, words } from "../format.js";
 import { icon } from "../icons.js";
 import { openPassage } from "../passage.js";
@@ -178,7 +179,7 @@ export function searchView() {
     }
   }
 
-  /** @param {{hits: Hit[], took_ms: number, timings_ms?: Record<string, number>}} found */
+  /** @param {{query_id?: string, hits: Hit[], took_ms: number, timings_ms?: Record<string, number>}} found */
   function draw(found) {
     if (!found.hits.length) {
       replace(results, nothing());
@@ -201,7 +202,7 @@ export function searchView() {
       h(
         "ol",
         { class: "hits" },
-        found.hits.map((hit) => card(hit, most)),
+        found.hits.map((hit) => card(hit, most, found.query_id)),
       ),
       found.hits.length >= state.limit &&
         state.limit < MOST &&
@@ -259,6 +260,8 @@ export function searchView() {
 
   results.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
     const by = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 }[event.key];
+    // In a comment they write, among stars they choose.
+    if (/** @type {HTMLElement} */ (event.target).closest(".feedback-panel")) return;
     if (!by || event.metaKey || event.ctrlKey || event.altKey) return;
     const links = [...results.querySelectorAll(".hit-title")];
     const at = links.findIndex((link) => link.closest(".hit")?.contains(document.activeElement));
@@ -301,8 +304,9 @@ export function searchView() {
 /**
  * @param {Hit} hit
  * @param {number} most the highest BM25 score on the page, as that scale has no end of its own
+ * @param {string} [queryId]
  */
-function card(hit, most) {
+function card(hit, most, queryId) {
   const open = (/** @type {Event} */ event) => {
     event.preventDefault();
     openPassage(hit.chunk_id, hit.highlights);
@@ -345,6 +349,12 @@ function card(hit, most) {
     h("p", { class: "snippet" }, snippet(hit)),
     h("div", { class: "hit-foot" }, h("span", { class: "muted" }, hit.source), toggle),
     parts,
+    queryId &&
+      feedbackBar({
+        path: `api/v1/search/${encodeURIComponent(queryId)}/feedback`,
+        what: hit.title || hit.external_id,
+        part: { chunk_id: hit.chunk_id },
+      }),
   );
 }
 
