@@ -28,7 +28,7 @@ from assistant.stores.learning_runs import JOB_KIND
 from assistant.stores.postgres import Database
 from assistant.telemetry import configure_logging, get_logger
 from training.loop_folder import RunFolder
-from training.loop_steps import ALL, ROOT, Work, learning_spec
+from training.loop_steps import ALL, ROOT, Step, Work, learning_spec
 
 LEASE_S = 60.0
 RENEW_S = 15.0
@@ -41,8 +41,16 @@ log = get_logger("learning")
 class LearningRun:
     """A claimed job on its way through the steps."""
 
-    def __init__(self, jobs: JobRepository, job: Job, worker: str, work: Work) -> None:
+    def __init__(
+        self,
+        jobs: JobRepository,
+        job: Job,
+        worker: str,
+        work: Work,
+        steps: Mapping[str, Step] = ALL,
+    ) -> None:
         self._jobs = jobs
+        self._steps = steps
         self._job = job
         self._worker = worker
         self._work = work
@@ -55,7 +63,7 @@ class LearningRun:
         Raises what a step raises; StoreUnavailable and Unavailable leave the job for another start.
         """
         result: dict[str, Any] = {}
-        for name, step in ALL.items():
+        for name, step in self._steps.items():
             kept = self._work.folder.result(name)
             if kept is not None:
                 result = kept
@@ -136,7 +144,7 @@ async def work_on(settings: Settings, job_id: UUID) -> Mapping[str, Any]:
         if job is None or job.id != job_id:
             raise Conflict(f"The learning run {job_id} has ended, or another process works on it.")
         async with _leased(jobs, job, worker):
-            return await _finished(jobs, job, worker, await _started(settings, database, jobs, job, worker))
+            return await finished(jobs, job, worker, await _started(settings, database, jobs, job, worker))
     finally:
         await database.close()
 
@@ -164,7 +172,7 @@ async def _started(
     return LearningRun(jobs, job, worker, work)
 
 
-async def _finished(
+async def finished(
     jobs: JobRepository, job: Job, worker: str, run: "LearningRun | AssistantError"
 ) -> Mapping[str, Any]:
     """Run to the end and say how it ended, except after what another start may mend."""

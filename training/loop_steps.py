@@ -40,7 +40,7 @@ from training.progress import TrainProgress
 from training.registry import Registry
 from training.replay import general_rows
 from training.rows import Row, read_rows
-from training.scoring import nll
+from training.scoring import fitting, nll
 
 ROOT = Path(__file__).resolve().parent.parent
 CANDIDATE = "candidate"
@@ -220,13 +220,16 @@ def _card(
 
 async def evaluate(work: Work, tell: Tell) -> dict[str, Any]:
     """Champion and candidate on the same frozen and guard rows: loss on all, written text on some."""
-    champion = await champion_of(work)
-    frozen = read_rows(work.folder.path / "dataset" / "frozen.jsonl")
-    guard = read_rows(work.folder.path / "dataset" / "guard.jsonl")
+    champion, training = await champion_of(work), work.settings.training
+    frozen, guard = [
+        fitting(work.hf, read_rows(work.folder.path / "dataset" / f"{side}.jsonl"), training.max_tokens)
+        for side in ("frozen", "guard")
+    ]
     if not frozen:
         raise InvalidInput(
-            "The dataset has no frozen rows, so nothing can be decided.",
-            hint="Rate answers over more documents, or name folders in training.documents.",
+            f"No frozen row fits into {training.max_tokens} tokens, so nothing can be decided.",
+            hint="Rate answers over more documents, name folders in training.documents, or raise "
+            "training.max_tokens.",
             field="frozen",
         )
     losses: dict[str, list[float]] = {}

@@ -11,6 +11,12 @@ from training.lora_model import answer_nll, choose_device, choose_dtype, evaluat
 from training.rows import Row
 
 
+def fitting(base: Path, rows: Sequence[Row], max_tokens: int) -> list[Row]:
+    """The rows whose prompt leaves room for an answer within `max_tokens`, in their order."""
+    tokenizer = load_tokenizer(base)
+    return [row for number, row in enumerate(rows) if encode(tokenizer, row, number, max_tokens) is not None]
+
+
 def nll(
     base: Path,
     adapter: Path | None,

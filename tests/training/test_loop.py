@@ -1,0 +1,196 @@
+"""A learning run: its steps with a tiny model and a real registry, and what crashes and refusals leave."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from assistant.clock import new_id, now
+from assistant.errors import ConfigurationError, InvalidInput, Unavailable
+from assistant.llm.adapters import base_fingerprint, read_adapter
+from assistant.llm.catalog import Catalog, ModelSpec
+from assistant.settings import Settings
+from assistant.stores.deployments import DeploymentRepository
+from assistant.stores.examples import ExampleRepository, LearningExample
+from assistant.stores.jobs import Job, JobRepository
+from assistant.stores.learning_runs import JOB_KIND, LearningRunRepository
+from assistant.stores.postgres import Database
+from assistant.types import Message
+from tests.fixtures_cluster import RayCluster
+from tests.training.tiny import QUICK
+from training.loop import LearningRun, finished, with_wishes
+from training.loop_folder import RunFolder
+from training.loop_steps import ALL, Tell, Work, learning_spec
+from training.registry import Registry, follow_deployment
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+MODEL = "tiny"
+
+
+def example(number: int) -> LearningExample:
+    return LearningExample(
+        id=UUID(int=number + 1),
+        kind="answer",
+        messages=(Message("user", f"What does part {number} do?"),),
+        response=f"It is part {number}: it stores, and then it sends. " * 2,
+        quality=0.9,
+        acl=("public",),
+        document_ids=(UUID(int=1000 + number),),
+        rfc_id=None,
+        created_at=now(),
+        metadata={"split_hash": f"h{number}"},
+    )
+
+
+async def collected(work: Work, tell: Tell) -> dict[str, Any]:
+    """In place of feedback: forty examples, each on a document of its own."""
+    work.folder.keep_examples([example(n) for n in range(40)])
+    return {"examples": 40}
+
+
+class Runs:
+    """Starts and claims runs of one test."""
+
+    def __init__(self, database: Database, settings: Settings, base: Path) -> None:
+        self.database = database
+        self.settings = settings
+        self.base = base
+        self.jobs = JobRepository(database)
+        self.deployments = DeploymentRepository(database)
+
+    async def claim(self, worker: str = "w") -> Job:
+        await LearningRunRepository(self.database).start({"reason": "test"})
+        job = await self.jobs.claim(JOB_KIND, worker, 60.0)
+        assert job is not None
+        return job
+
+    def work(self, job: Job, **evals: Any) -> Work:
+        settings = self.settings.model_copy(update={"evals": self.settings.evals.model_copy(update=evals)})
+        spec = ModelSpec(name=MODEL, engine="llama_cpp", path=self.base)
+        folder = RunFolder.of(settings.home, job.id)
+        examples = ExampleRepository(self.database)
+        return Work(settings, spec, folder, examples, self.deployments, (), str(job.id))
+
+    async def events(self, job: Job) -> list[tuple[str, str]]:
+        found = await self.jobs.events_after(job.id, 0, 1000)
+        return [(e.data.get("name", e.type), e.data.get("status", e.type)) for e in found]
+
+
+@pytest.fixture
+def runs(database: Database, tmp_path: Path, tiny_base: Path) -> Runs:
+    settings = Settings(home=tmp_path / "home", training=QUICK.model_copy(update={"max_tokens": 400}))
+    evals = settings.evals.model_copy(update={"written_rows": 0, "harm_margin": 99.0, "draws": 500})
+    return Runs(database, settings.model_copy(update={"evals": evals}), tiny_base)
+
+
+def fakes(called: list[str], failing: Mapping[str, Exception]) -> dict[str, Any]:
+    def step(name: str) -> Any:
+        async def run(work: Work, tell: Tell) -> dict[str, Any]:
+            called.append(name)
+            if name in failing:
+                raise failing[name]
+            return {"examples": 1, "rows": {"train": 1}}
+
+        return run
+
+    return {name: step(name) for name in ("collect", "build")}
+
+
+async def test_a_run_that_was_killed_goes_on_with_the_first_unfinished_step(runs: Runs) -> None:
+    job, called = await runs.claim(), []
+    dying = fakes(called, {"build": RuntimeError("killed")})
+    with pytest.raises(RuntimeError):
+        await finished(runs.jobs, job, "w", LearningRun(runs.jobs, job, "w", runs.work(job), dying))
+    left = await runs.jobs.get(job.id)
+    assert left is not None and left.status == "running"
+
+    await runs.jobs.renew(job.id, "w", 0.0)
+    again = await runs.jobs.claim(JOB_KIND, "second", 60.0)
+    assert again is not None and again.id == job.id
+    run = LearningRun(runs.jobs, again, "second", runs.work(again), fakes(called, {}))
+    await finished(runs.jobs, again, "second", run)
+    assert called == ["collect", "build", "build"]
+    ended = await runs.jobs.get(job.id)
+    assert ended is not None and ended.status == "done"
+    assert (await runs.events(job))[-2:] == [("build", "done"), ("done", "done")]
+
+
+async def test_what_cannot_be_mended_ends_the_run_and_says_why(runs: Runs) -> None:
+    job = await runs.claim()
+    failing = fakes([], {"build": InvalidInput("There is nothing to learn from.", field="examples")})
+    with pytest.raises(InvalidInput):
+        await finished(runs.jobs, job, "w", LearningRun(runs.jobs, job, "w", runs.work(job), failing))
+    ended = await runs.jobs.get(job.id)
+    assert ended is not None and ended.status == "failed"
+    assert "nothing to learn from" in (ended.error or "")
+    last = (await runs.jobs.events_after(job.id, 0, 100))[-1]
+    assert last.type == "error" and last.data["problem"]["field"] == "examples"
+    assert ("build", "failed") in await runs.events(job)
+
+
+async def test_what_may_pass_leaves_the_run_for_another_start(runs: Runs) -> None:
+    job = await runs.claim()
+    failing = fakes([], {"collect": Unavailable("MLflow does not answer.")})
+    with pytest.raises(Unavailable):
+        await finished(runs.jobs, job, "w", LearningRun(runs.jobs, job, "w", runs.work(job), failing))
+    left = await runs.jobs.get(job.id)
+    assert left is not None and left.status == "running"
+
+
+def test_the_model_to_train_must_be_a_local_one() -> None:
+    remote = ModelSpec(name="far", engine="ollama", remote_model="x")
+    local = ModelSpec(name="near", engine="llama_cpp", path=Path("x"))
+    assert learning_spec(Catalog((remote, local))).name == "near"
+    with pytest.raises(ConfigurationError, match="no local model far"):
+        learning_spec(Catalog((remote, local)), "far")
+
+
+def test_settings_of_one_run_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert with_wishes(Settings(), {"settings": {"training": {"epochs": 7}}}).training.epochs == 7
+    with pytest.raises(ConfigurationError, match=r"training\.epoch\b"):
+        with_wishes(Settings(), {"settings": {"training": {"epoch": 7}}})
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+async def test_a_better_model_goes_live_a_worse_one_is_refused_and_back_again(
+    runs: Runs, ray_cluster: RayCluster, mlflow_url: str
+) -> None:
+    mlflow = runs.settings.mlflow.model_copy(
+        update={"tracking_uri": mlflow_url, "experiment": f"loop-{new_id()}"}
+    )
+    runs.settings = runs.settings.model_copy(update={"mlflow": mlflow})
+    steps = {**ALL, "collect": collected}
+    first = await runs.claim()
+    work = runs.work(first)
+    result = await finished(runs.jobs, first, "w", LearningRun(runs.jobs, first, "w", work, steps))
+
+    assert result["deployed"], work.folder.result("gate")
+    adapter = result["adapter"]
+    read_adapter(work.settings.adapters_dir / adapter, MODEL, base_fingerprint(runs.base))
+    (champion,) = [d for d in await runs.deployments.active(MODEL) if d.alias == "champion"]
+    assert (champion.adapter, champion.decided_by) == (adapter, "learning-loop")
+    gain = champion.metrics["frozen/log_likelihood difference"]
+    assert gain["low"] > 0 and gain["verdict"] == "better"
+    assert champion.data_hash and champion.lineage["learning_run"] == str(first.id)
+    registered = Registry(mlflow_url).champion()
+    assert registered is not None and registered.name == adapter
+    assert registered.decision is not None
+
+    second = await runs.claim("v")
+    strict = runs.work(second, min_gain=50.0)
+    result = await finished(runs.jobs, second, "v", LearningRun(runs.jobs, second, "v", strict, steps))
+    assert not result["deployed"]
+    assert strict.folder.result("evaluate")["champion"] == adapter  # type: ignore[index]
+    (still,) = [d for d in await runs.deployments.active(MODEL) if d.alias == "champion"]
+    assert still.adapter == adapter
+    assert (await runs.deployments.history(MODEL))[0].decision == "rejected"
+
+    back = await runs.deployments.rollback(MODEL, "operator")
+    follow_deployment(mlflow_url, back.adapter)
+    assert back.adapter is None
+    assert Registry(mlflow_url).champion() is None
