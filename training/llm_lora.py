@@ -10,6 +10,7 @@ import argparse
 import shutil
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -100,7 +101,9 @@ def _fit(job: LoraJob, callbacks: Sequence[Any]) -> Path | None:
         ),
     )
     try:
-        with _sigint_kept():
+        with _sigint_kept(), warnings.catch_warnings():
+            # Ray Train makes a context of Ray Data, which warns of its own defaults.
+            warnings.simplefilter("ignore")
             result = trainer.fit()
     except (TrainingFailedError, RayError) as error:
         if (cause := journal.recorded_failure(job.folder)) is not None:

@@ -71,7 +71,10 @@ def add_lora(model: Any, base_name: str, settings: TrainingSettings) -> Any:
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(model, config)
-    adapted.peft_config["default"].base_model_name_or_path = base_name
+    made = adapted.peft_config["default"]
+    made.base_model_name_or_path = base_name
+    # A set, whose order would differ from process to process in the file.
+    made.target_modules = sorted(made.target_modules)
     return adapted
 
 

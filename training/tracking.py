@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import threading
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -154,9 +155,12 @@ def client_of(tracking_uri: str | None) -> Any | None:
     # Its client repeats for minutes by default; what could not be sent is sent with the next flush.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-    from mlflow import MlflowClient
+    with warnings.catch_warnings():
+        # Its modules for a database without a server warn of their own relations.
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri)
+        return MlflowClient(tracking_uri)
 
 
 def load(folder: Path) -> Tracked | None:
