@@ -64,9 +64,10 @@ async def lock(
         got = await _acquire(connection, name, shared, wait_s, busy)
         yield HeldLock(connection, name) if got else None
     finally:
-        # Closing the connection releases what it held.
+        # A closed connection lets go too, but only when the server comes to notice it.
         with suppress(psycopg.Error):
-            await connection.close()
+            await connection.execute("select pg_advisory_unlock_all()")
+        await connection.close()
 
 
 async def _acquire(

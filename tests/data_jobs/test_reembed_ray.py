@@ -17,7 +17,15 @@ from data_jobs.reembed import promote, reembed
 from data_jobs.store_stage import Stored
 from tests.fixtures_cluster import RayCluster
 
-pytestmark = [pytest.mark.integration, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    # Ray Data warns of its own settings.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore:.*use_push_based_shuffle:DeprecationWarning"),
+]
 
 ALIAS = "search_sources"
 COPY = "minilm-copy"
