@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from assistant.errors import AssistantError, Conflict, InvalidInput
-from cluster.cli.api import problem
 from cluster.cli.exits import NotRunning
 from cluster.cli.installation import Installation
 from cluster.cli.options import Json
@@ -193,6 +191,8 @@ def _start(installation: Installation, payload: Mapping[str, Any]) -> str:
 
 def _follow(api: "Api", run_id: str, bar: TerminalProgress) -> None:
     """Show the steps until the run has ended, over lost connections. Raises the run's own error."""
+    from cluster.cli.api import problem
+
     last, lost = "", 0.0
     while True:
         try:
@@ -269,6 +269,8 @@ def _folder(folder: Path) -> Path:
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
     """`training.epochs=1` as a nested mapping, checked against the settings' own rules."""
+    import yaml
+
     from assistant.settings import load_settings
 
     tree: dict[str, Any] = {}

@@ -53,7 +53,8 @@ def test_filters_and_mode_are_sent_and_live_in_the_address(page: Page, stub: Stu
     search(page, "design")
     page.get_by_role("button", name="playbook").click()
     expect(page.locator(".hit")).to_have_count(1)
-    page.get_by_role("button", name="Meaning").click()
+    with page.expect_response("**/api/v1/search"):
+        page.get_by_role("button", name="Meaning").click()
     page.wait_for_url("**/#/search?q=design&mode=dense&type=playbook")
     expect(page.get_by_role("button", name="Meaning")).to_have_attribute("aria-pressed", "true")
     assert searches(stub)[-1] == {
