@@ -56,6 +56,7 @@ class LearningRun:
         self._work = work
         self._loop = asyncio.get_running_loop()
         self._said: dict[str, float] = {}
+        self._ended: set[str] = set()
 
     async def run(self) -> Mapping[str, Any]:
         """Every step that has no result yet, then `done`. The result of the last step.
@@ -73,8 +74,10 @@ class LearningRun:
             try:
                 result = await step(self._work, partial(self._tell, name, began))
             except AssistantError as error:
+                self._ended.add(name)
                 await self._event(name, "failed", time.monotonic() - began, error.detail)
                 raise
+            self._ended.add(name)
             self._work.folder.keep(name, result)
             await self._event(name, "done", time.monotonic() - began, summary(name, result), result)
         await self._jobs.append_event(self._job.id, "done", result)
@@ -86,10 +89,13 @@ class LearningRun:
         if now - self._said.get(name, 0.0) < TELL_S:
             return
         self._said[name] = now
-        event = self._event(name, "running", now - began, text)
-        future = asyncio.run_coroutine_threadsafe(event, self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._progress(name, now - began, text), self._loop)
         # A lost word on progress is no reason to stop a training.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _progress(self, name: str, seconds: float, text: str) -> None:
+        if name not in self._ended:
+            await self._event(name, "running", seconds, text)
 
     async def _event(
         self, name: str, status: str, seconds: float, detail: str, result: Mapping[str, Any] | None = None

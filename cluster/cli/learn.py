@@ -220,16 +220,17 @@ def _follow(api: "Api", run_id: str, bar: TerminalProgress) -> None:
 
 def _moved(installation: Installation, done: Mapping[str, Any], json_output: bool) -> None:
     """The table of deployments decides what serves; the registry's aliases are brought after it."""
+    if json_output:
+        say_json(done)
+    else:
+        say(f"{done['adapter'] or 'The base model'} is champion of {done['model']}.")
+    # Slow to import, and nobody who rolls back should wait for it.
     from training.registry import follow_deployment
 
     try:
         follow_deployment(installation.plan().env["MLFLOW_TRACKING_URI"], done["adapter"])
     except AssistantError as error:
         note(f"MLflow's aliases are behind: {error.detail}")
-    if json_output:
-        say_json(done)
-    else:
-        say(f"{done['adapter'] or 'The base model'} is champion of {done['model']}.")
 
 
 def _show_deployments(api: "Api") -> None:
