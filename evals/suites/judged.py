@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,12 +86,13 @@ async def run(
             scored[parameters.name] = evaluate(judgements, reference.runs(queries, parameters, DEPTH))
             step("bm25s", number, len(PUBLISHED))
         seconds["bm25s"] = time.perf_counter() - began
-    headline = f"{'hybrid' if 'hybrid' in modes else modes[0]}/ndcg@10"
+    ordered = sorted(modes, key=MODES.index)
+    headline = f"{ordered[0]}/ndcg@10"
     return summarise(
         collection.name,
         headline,
         [_case(query, collection, scored, runs) for query in queries],
-        [(a, b) for i, a in enumerate(modes) for b in modes[i + 1 :]],
+        list(combinations(ordered, 2)),
         {
             "split": collection.split,
             "documents": len(collection.documents),
