@@ -18,6 +18,7 @@ import ray
 import yaml
 from pydantic import SecretStr
 
+from assistant.errors import Unavailable
 from assistant.settings import Settings
 from assistant.telemetry import get_logger
 
@@ -32,7 +33,10 @@ class Launcher(Protocol):
     """Starts processes by a reference that the caller has chosen, so that none is started twice."""
 
     async def launch(self, reference: str, job_id: UUID) -> None:
-        """Start the process of a run, or do nothing when this reference was started already."""
+        """Start the process of a run, or do nothing when this reference was started already.
+
+        Raises Unavailable when it cannot be started now.
+        """
         ...
 
     async def alive(self, reference: str) -> bool:
@@ -62,13 +66,18 @@ class RayLauncher:
             return
         if _job_status(client, reference) is not None:
             return
-        client.submit_job(
-            entrypoint=f"cd {shlex.quote(str(ROOT))} && exec {shlex.join(command)}",
-            submission_id=reference,
-            runtime_env={"env_vars": environment},
-            metadata={"job": str(job_id), "kind": "learning.run"},
-            entrypoint_num_cpus=0,
-        )
+        try:
+            client.submit_job(
+                entrypoint=f"cd {shlex.quote(str(ROOT))} && exec {shlex.join(command)}",
+                submission_id=reference,
+                runtime_env={"env_vars": environment},
+                metadata={"job": str(job_id), "kind": "learning.run"},
+                entrypoint_num_cpus=0,
+            )
+        except (RuntimeError, OSError) as error:
+            # In its first seconds a cluster has no agent yet that takes jobs.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise Unavailable(f"Ray did not take the learning run: {reason}") from None
         log.info("run_submitted", reference=reference, job_id=str(job_id))
 
     def _launch_actor(self, reference: str, command: Sequence[str], environment: Mapping[str, str]) -> None:

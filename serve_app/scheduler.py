@@ -89,7 +89,12 @@ class RunKeeper:
         number = alive.launches + 1
         reference = f"learning-{alive.job.id}-{number}"
         await self._runs.note_launch(alive.job.id, reference, number)
-        await self._launcher.launch(reference, alive.job.id)
+        try:
+            await self._launcher.launch(reference, alive.job.id)
+        except Unavailable:
+            # No process died, so it does not count; the same reference keeps it from being started twice.
+            await self._runs.note_launch(alive.job.id, None, alive.launches)
+            raise
         log.info("learning_run_launched", job_id=str(alive.job.id), reference=reference, launch=number)
 
 

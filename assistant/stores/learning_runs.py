@@ -120,8 +120,11 @@ class LearningRunRepository:
 
         return await self._database.repeatable(work)
 
-    async def note_launch(self, job_id: UUID, launch: str, number: int) -> None:
-        """Remember that a process is about to be started: noted first, so that it is never lost sight of."""
+    async def note_launch(self, job_id: UUID, launch: str | None, number: int) -> None:
+        """Remember that a process is about to be started: noted first, so that it is never lost sight of.
+
+        `launch` None takes that back: none was started.
+        """
 
         async def work(connection: Connection) -> None:
             await connection.execute(

@@ -158,15 +158,16 @@ async def test_a_run_that_dies_each_time_is_given_up(room: Room) -> None:
     assert len(room.launcher.launched) == 2
 
 
-async def test_a_launch_that_fails_is_repeated(room: Room) -> None:
+async def test_a_launch_that_is_refused_is_repeated_soon(room: Room) -> None:
     job, _ = await room.runs.start({})
     room.launcher.failure = Unavailable("Ray does not answer.")
     with pytest.raises(Unavailable):
         await room.keeper().tick()
     room.launcher.failure = None
-    room.later = timedelta(seconds=61)
     await room.keeper().tick()
-    assert room.launcher.launched == [(f"learning-{job.id}-2", job.id)]
+    assert room.launcher.launched == [(f"learning-{job.id}-1", job.id)]
+    await room.keeper().tick()
+    assert len(room.launcher.launched) == 1
 
 
 async def test_switched_off_it_starts_only_what_somebody_asked_for(database: Database) -> None:
