@@ -163,7 +163,7 @@ def test_page_and_health(client: httpx.Client) -> None:
     assert client.get("/health/ready").json() == {"status": "ready"}
     report = client.get("/health").json()
     assert report["status"] == "ok"
-    assert {"postgres", "qdrant", "retriever", "writer", LLM} == set(report["checks"])
+    assert {"postgres", "qdrant", "scheduler", "retriever", "writer", LLM} == set(report["checks"])
 
 
 def test_search_finds_and_opens_the_passage(client: httpx.Client, passages: dict[str, UUID]) -> None:
@@ -185,6 +185,21 @@ def test_assistant_cites_what_can_be_opened(client: httpx.Client, passages: dict
     assert citation["chunk_id"] == str(passages["KubePersistentVolumeFillingUp"])
     passage = client.get(f"/api/v1/chunks/{citation['chunk_id']}").json()["hit"]
     assert passage["text"][citation["start"] : citation["end"]].startswith(citation["quote"][:40])
+
+
+def test_an_opinion_becomes_an_example_by_itself(client: httpx.Client, passages: dict[str, UUID]) -> None:
+    body = {"model": "assistant", "messages": [{"role": "user", "content": ALERT}]}
+    extra = client.post("/v1/chat/completions", json=body).raise_for_status().json()["assistant"]
+    path = f"/api/v1/answers/{extra['id']}/feedback"
+    client.post(path, json={"stars": 5}).raise_for_status()
+    deadline = time.monotonic() + 60
+    while client.get("/api/v1/learning/stats").json()["examples"]["total"] == 0:
+        assert time.monotonic() < deadline, "no Scheduler made an example"
+        time.sleep(0.2)
+    found = client.get("/api/v1/learning/stats").json()
+    assert (found["feedback"]["waiting"], found["examples"]["positive"]) == (0, 1)
+    # The passages of this file are of no stored document, and what cannot be checked is not learned from.
+    assert found["examples"]["usable"] == 0
 
 
 def test_draft_goes_to_its_end_and_can_be_followed_from_any_point(
