@@ -28,7 +28,8 @@ from assistant.stores.learning_runs import JOB_KIND
 from assistant.stores.postgres import Database
 from assistant.telemetry import configure_logging, get_logger
 from training.loop_folder import RunFolder
-from training.loop_steps import ALL, ROOT, Step, Work, learning_spec
+from training.loop_steps import ALL, ROOT, Step
+from training.loop_work import Work, learning_spec
 
 LEASE_S = 60.0
 RENEW_S = 15.0

@@ -22,7 +22,8 @@ from tests.fixtures_cluster import RayCluster
 from tests.training.tiny import QUICK
 from training.loop import LearningRun, finished, with_wishes
 from training.loop_folder import RunFolder
-from training.loop_steps import ALL, Tell, Work, learning_spec
+from training.loop_steps import ALL
+from training.loop_work import Tell, Work, learning_spec
 from training.registry import Registry, follow_deployment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
