@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,23 @@ def make_tiny_model(smollm: Path, folder: Path, seed: int = 0) -> Path:
 
 
 def make_adapter(
-    hf: Path, folder: Path, base_model: str, seed: int, rank: int = 4, strength: float = 0.1
+    hf: Path,
+    folder: Path,
+    base_model: str,
+    seed: int,
+    rank: int = 4,
+    strength: float = 0.1,
+    layers: Sequence[str] = LINEAR,
 ) -> Path:
-    """A finished adapter with random weights, both sides non-zero, for the base in `hf`."""
+    """A finished adapter with random weights, both sides non-zero, for these layers of the base in `hf`."""
     config = json.loads((hf / "config.json").read_text())
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     tensors: dict[str, Any] = {}
     for layer in range(config["num_hidden_layers"]):
         for name, (rows, columns) in _shapes(config).items():
+            if name.rpartition(".")[2] not in layers:
+                continue
             stem = f"base_model.model.model.layers.{layer}.{name}"
             tensors[f"{stem}.lora_A.weight"] = _noise(rng, rank, columns, columns**-0.5)
             tensors[f"{stem}.lora_B.weight"] = _noise(rng, rows, rank, strength)
@@ -95,7 +104,7 @@ def make_adapter(
         "lora_alpha": 2 * rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": list(LINEAR),
+        "target_modules": list(layers),
     }
     (folder / PEFT_CONFIG).write_text(json.dumps(settings))
     write_gguf(folder, hf, folder / GGUF)

@@ -69,11 +69,15 @@ def llama_cpp_logprobs(gguf: Path, lora: Path | None, prompts: Sequence[list[int
 
 
 def distance(found: Logprobs, expected: Sequence[npt.NDArray[Any]]) -> float:
-    """The largest difference over the likeliest tokens of all prompts, in nats."""
-    return max(
-        abs(value - float(truth[token]))
-        for given, truth in zip(found, expected, strict=True)
-        for token, value in given.items()
+    """The mean difference over the likeliest tokens of all prompts, in nats."""
+    return float(
+        np.mean(
+            [
+                abs(value - float(truth[token]))
+                for given, truth in zip(found, expected, strict=True)
+                for token, value in given.items()
+            ]
+        )
     )
 
 
@@ -112,23 +116,27 @@ def test_says_what_peft_says_on_a_small_model_in_float32(tiny_llama: TinyLlama, 
     adapter = tiny_llama.adapters["answerer-1"].folder
     wrong = unpermuted(adapter, tiny_llama.hf)
     seen = compare(tiny_llama.hf, tiny_llama.gguf, adapter, wrong)
-    # 16-bit keys and values alone cost 0.01 to 0.03 nats here; the wrong order costs nats.
-    assert seen["base"] < 0.1
-    assert seen["adapter"] < 0.1
-    assert seen["unpermuted"] > 1
-    assert seen["without"] > 1
+    # Measured: 0.004 for the base, which is its 16-bit keys and values; 0.002, 1.6 and 3.5 for the others.
+    assert seen["base"] < 0.02
+    assert seen["adapter"] < 0.02
+    assert seen["unpermuted"] > 0.5
+    assert seen["without"] > 0.5
 
 
 @pytest.mark.integration
 @pytest.mark.slow
 def test_says_what_peft_says_on_the_built_in_model(smollm: Path, tmp_path: Path, unpermuted: Any) -> None:
-    adapter = make_adapter(smollm / "hf", tmp_path / "answerer-1", "smollm", 1, rank=8, strength=0.05)
+    # Queries and keys alone, where the order of the rows matters.
+    adapter = make_adapter(
+        smollm / "hf", tmp_path / "answerer-1", "smollm", 1, 8, 0.2, layers=("q_proj", "k_proj")
+    )
     wrong = unpermuted(adapter, smollm / "hf")
     seen = compare(smollm / "hf", next(smollm.glob("*.gguf")), adapter, wrong)
-    # The base itself differs, by the 8-bit activations of llama.cpp's quantised products.
-    assert seen["adapter"] < 0.5
-    assert seen["unpermuted"] > 2 * seen["adapter"]
-    assert seen["without"] > 2 * seen["adapter"]
+    # Measured: 0.12 for the base, by the 8-bit activations of quantised products; 0.12, 0.98 and 0.90.
+    assert seen["base"] < 0.2
+    assert seen["adapter"] < 0.2
+    assert seen["unpermuted"] > 0.5
+    assert seen["without"] > 0.5
 
 
 def test_halves_of_each_head_become_pairs() -> None:
