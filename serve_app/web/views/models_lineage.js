@@ -150,6 +150,6 @@ export function lineage(record, key) {
 /** @param {unknown} value */
 function inShort(value) {
   if (value === null || value === undefined) return "";
-  if (typeof value === "number") return figure(value);
+  if (typeof value === "number") return Number.isInteger(value) ? String(value) : figure(value);
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
