@@ -1,5 +1,6 @@
 """A learning run: its steps with a tiny model and a real registry, and what crashes and refusals leave."""
 
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,17 @@ from training.registry import Registry, follow_deployment
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 MODEL = "tiny"
+SYLLABLES = ("la", "ko", "mi", "ra", "tu", "se")
 
 
 def example(number: int) -> LearningExample:
+    # No two alike: what repeats a held-out answer is not learned from.
+    chosen = random.Random(number)
     return LearningExample(
         id=UUID(int=number + 1),
         kind="answer",
         messages=(Message("user", f"What does part {number} do?"),),
-        response=f"It is part {number}: it stores, and then it sends. " * 2,
+        response=" ".join(chosen.choice(SYLLABLES) + chosen.choice(SYLLABLES) for _ in range(24)) + ".",
         quality=0.9,
         acl=("public",),
         document_ids=(UUID(int=1000 + number),),
