@@ -54,13 +54,15 @@ async def run(
     *,
     modes: Sequence[Mode] = MODES,
     limit: int | None = None,
+    depth: int = DEPTH,
     oracle: bool = True,
     meta: Mapping[str, Any] | None = None,
     step: Step = lambda *_: None,
 ) -> SuiteResult:
     """Index, ask and score. `settings.qdrant.collection` names the alias, whose content is replaced.
 
-    `limit` keeps the first queries only. Raises StoreUnavailable when Qdrant is away.
+    `limit` keeps the first queries only, `depth` the first results of each. Raises StoreUnavailable when
+    Qdrant is away.
     """
     began = time.perf_counter()
     collection = data.collection
@@ -75,7 +77,7 @@ async def run(
     seconds = {"store": stored - began}
     for mode in modes:
         began = time.perf_counter()
-        runs[mode] = await _rankings(searcher, queries, mode, step)
+        runs[mode] = await _rankings(searcher, queries, mode, depth, step)
         seconds[mode] = time.perf_counter() - began
     scored = {name: _scores(found, judgements) for name, found in runs.items()}
     if oracle:
@@ -83,7 +85,7 @@ async def run(
         step("bm25s", 0, len(PUBLISHED))
         reference = Bm25Oracle(collection.documents)
         for number, parameters in enumerate(PUBLISHED, 1):
-            scored[parameters.name] = evaluate(judgements, reference.runs(queries, parameters, DEPTH))
+            scored[parameters.name] = evaluate(judgements, reference.runs(queries, parameters, depth))
             step("bm25s", number, len(PUBLISHED))
         seconds["bm25s"] = time.perf_counter() - began
     ordered = sorted(modes, key=MODES.index)
@@ -108,14 +110,14 @@ async def run(
 
 
 async def _rankings(
-    target: SearchTarget, queries: Mapping[str, str], mode: Mode, step: Step
+    target: SearchTarget, queries: Mapping[str, str], mode: Mode, depth: int, step: Step
 ) -> dict[str, list[str]]:
     rankings: dict[str, list[str]] = {}
     places = asyncio.Semaphore(AT_ONCE)
 
     async def ask(query: str, text: str) -> None:
         async with places:
-            hits = await target.search(text, mode, DEPTH)
+            hits = await target.search(text, mode, depth)
         rankings[query] = list(dict.fromkeys(hit.external_id for hit in hits))
         step(mode, len(rankings), len(queries))
 

@@ -95,6 +95,7 @@ BM25, DENSE = (0.6762, 0.6863), 0.6451
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_scifact_comes_out_as_published(
     vector_store: VectorStore,
     qdrant_server: QdrantSettings,
@@ -117,6 +118,7 @@ async def test_scifact_comes_out_as_published(
         vector_store,
         settings,
         modes=("dense", "sparse") if made else ("sparse",),
+        depth=10,
     )
     sparse = result.metrics["sparse/ndcg@10"].mean
     assert BM25[0] - 0.015 <= sparse <= BM25[1] + 0.015
