@@ -182,12 +182,14 @@ async def copy_on_ray(copying: Copying, ids: Sequence[UUID], report: Report) -> 
 
 def _execute(copying: Copying, ids: Sequence[UUID], report: Report) -> Copied:
     import ray
-    from ray.data import ActorPoolStrategy
+    from ray.data import ActorPoolStrategy, DataContext
     from ray.exceptions import RayError
 
     from data_jobs.pipeline import cause_of, quiet_ray_data
 
     quiet_ray_data()
+    # Ray Data's own wrapper forgets its cause on the way here.
+    DataContext.get_current().raise_original_map_exception = True
     rows = [{"ids": json.dumps([str(i) for i in batch])} for batch in _batches(ids)]
     total = Copied()
     try:

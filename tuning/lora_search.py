@@ -116,6 +116,8 @@ def _run(
         from ray.tune.schedulers import ASHAScheduler
         from ray.tune.search.optuna import OptunaSearch
 
+        from tuning.trial_lines import LISTENERS, TrialLines
+
         trainable = tune.with_resources(functools.partial(_trial, search=search, parent=parent), {"cpu": 0.1})
         storage = folder / "tune"
         if tune.Tuner.can_restore(str(storage / "search")):
@@ -141,10 +143,15 @@ def _run(
                     name="search",
                     storage_path=str(storage),
                     verbose=0,
-                    callbacks=[_teller(tell)] if tell else None,
+                    callbacks=[TrialLines(str(folder), METRIC, TIME)],
                 ),
             )
-        grid = tuner.fit()
+        if tell is not None:
+            LISTENERS[str(folder)] = tell
+        try:
+            grid = tuner.fit()
+        finally:
+            LISTENERS.pop(str(folder), None)
     return [_trial_result(folder, grid[i]) for i in range(len(grid))]
 
 
@@ -220,21 +227,6 @@ def _end_trials(search: LoraSearch, folder: Path) -> None:
 def _params(search: LoraSearch) -> dict[str, Any]:
     space = {f"space.{name}": value for name, value in vars(search.space).items()}
     return {"base_model": search.base_model, "trials": search.trials, "seed": search.seed, **space}
-
-
-def _teller(tell: Callable[[str], None] | None) -> Any:
-    from ray.tune import Callback
-
-    class Teller(Callback):
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            assert tell is not None
-            last = trial.last_result or {}
-            values = ", ".join(f"{k} {v:.4g}" for k, v in trial.config.items())
-            nll = last.get(METRIC)
-            figure = "no figure" if nll is None else f"{nll:.4f} after {last.get(TIME)} steps"
-            tell(f"trial {trial.trial_id}: {values}: {figure}")
-
-    return Teller()
 
 
 def main() -> None:
