@@ -73,7 +73,9 @@ def spec(engine: str, **fields: Any) -> ModelSpec:
 
 @asynccontextmanager
 async def engine_subject(engine: str, models_dir: Path) -> AsyncIterator[Subject]:
-    model = create_engine(spec(engine, path="smollm2-135m-instruct"), models_dir)
+    # vLLM computes every adapter at the highest rank that it was told of.
+    options = {"max_adapter_rank": 8} if engine == "vllm" else {}
+    model = create_engine(spec(engine, path="smollm2-135m-instruct", options=options), models_dir)
     older = frozenset(psutil.Process().children(recursive=True))
     await model.start()
 

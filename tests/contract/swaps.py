@@ -10,7 +10,7 @@ from assistant.llm.adapters import PEFT_WEIGHTS, Adapter, file_sha256, read_adap
 from assistant.llm.types import ChatRequest, Engine, Message
 
 
-def request(adapter: str | None, max_tokens: int = 8, text: str = "Tell a story.") -> ChatRequest:
+def request(adapter: str | None, max_tokens: int = 6, text: str = "Tell a story.") -> ChatRequest:
     return ChatRequest(
         "subject", (Message("user", text),), max_tokens=max_tokens, temperature=0, adapter=adapter
     )
@@ -38,7 +38,7 @@ class Load:
             self._stopping = True
             await asyncio.gather(*tasks)
 
-    async def served(self, adapters: Sequence[str | None], more: int = 2) -> None:
+    async def served(self, adapters: Sequence[str | None], more: int = 1) -> None:
         """Wait until each of these has given `more` further answers, or one request failed."""
         goal = {name: self.answers[name] + more for name in adapters}
         async with asyncio.timeout(240):

@@ -236,7 +236,7 @@ async def test_adapters_come_and_go_under_load_without_a_failed_request(
         pytest.skip("only engines hold adapters")
     engine, (a, b) = subject.engine, list(adapters.values())[:2]
     plain = await text_of(engine, None)
-    async with Load(engine).running(3) as load:
+    async with Load(engine).running(2) as load:
         await load.served([None])
         await engine.set_adapters([a])
         await load.served([None, a.name])

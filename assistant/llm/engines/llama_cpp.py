@@ -181,7 +181,11 @@ class LlamaCppEngine:
         folder = tempfile.mkdtemp(prefix="llama-")
         try:
             params.hostnames = [f"{folder}/s.sock"]
-            return xllamacpp.Server(params)
+            server = xllamacpp.Server(params)
+            # Only a server whose loop runs can be ended: before that its destructor waits for ever, and
+            # holds the interpreter while it waits. An answer proves that it runs.
+            server.handle_metrics()
+            return server
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
