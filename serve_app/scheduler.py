@@ -1,12 +1,13 @@
-"""Scheduler: one replica that turns feedback into examples and sees to it that a due learning run happens.
+"""Scheduler: one replica that turns feedback into examples, sees to it that a due learning run happens, and
+keeps the model registry in step with what serves.
 
 The runs themselves are processes of their own (`python -m training.loop`). What must not happen twice is
 held by Postgres: one run alive, one scheduler with the lease.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -18,10 +19,12 @@ from assistant.errors import AssistantError, Unavailable
 from assistant.learning.examples import MAKER
 from assistant.learning.triggers import Trigger
 from assistant.settings import LearningSettings, Settings
+from assistant.stores.deployments import DeploymentRepository
 from assistant.stores.examples import ExampleRepository
 from assistant.stores.learning_runs import LearningRunRepository, RunAlive
 from assistant.stores.postgres import Database
 from assistant.telemetry import configure_logging, get_logger
+from serve_app.aliases import AliasKeeper, follower
 from serve_app.closing import Closing
 from serve_app.handles import HEALTH_TIMEOUT_S, NOTIFY_TIMEOUT_S, call
 from serve_app.launching import Launcher, RayLauncher
@@ -115,9 +118,11 @@ class Scheduler(Closing):
             launcher or RayLauncher(settings),
             settings.learning,
         )
+        self._aliases = AliasKeeper(DeploymentRepository(self._database), follower(settings))
         self._leading = False
         self._wake = asyncio.Event()
-        self._loop = asyncio.create_task(self._work())
+        # Apart from each other, as the second waits for MLflow.
+        self._loops = (asyncio.create_task(self._look()), asyncio.create_task(self._keep_aliases()))
         self._open = True
 
     async def notify(self) -> None:
@@ -129,31 +134,45 @@ class Scheduler(Closing):
 
     async def check_health(self) -> None:
         """Raises when nobody looks any more."""
-        if self._loop.done():
+        if any(loop.done() for loop in self._loops):
             raise Unavailable("The Scheduler has stopped looking.")
 
     async def close(self) -> None:
-        self._loop.cancel()
-        await asyncio.gather(self._loop, return_exceptions=True)
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
         with suppress(AssistantError):
             await self._runs.resign(self._holder)
         await self._database.close()
 
-    async def _work(self) -> None:
+    async def _look(self) -> None:
         while True:
             self._wake.clear()
-            try:
+            with _surviving("look_failed"):
                 self._leading = await self._runs.lead(self._holder, self._lease_s)
                 if self._leading:
                     await self._keeper.tick()
-            except AssistantError as error:
-                log.warning("look_failed", code=error.code, reason=error.detail)
-            except Exception:
-                # Whatever a single look met, the next ones must come.
-                log.exception("look_failed")
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_s):
                     await self._wake.wait()
+
+    async def _keep_aliases(self) -> None:
+        while True:
+            with _surviving("aliases_failed"):
+                if self._leading:
+                    await self._aliases.tick()
+            await asyncio.sleep(self._pause_s)
+
+
+@contextmanager
+def _surviving(event: str) -> Iterator[None]:
+    """Whatever a single look met, the next ones must come."""
+    try:
+        yield
+    except AssistantError as error:
+        log.warning(event, code=error.code, reason=error.detail)
+    except Exception:
+        log.exception(event)
 
 
 class SchedulerHandle:

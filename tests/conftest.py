@@ -45,6 +45,25 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
 
+LONGEST = ("cluster", "stack", "engines")
+"""Groups of tests in the order in which workers take them; the others follow."""
+GROUPS = {"tests/cluster/test_stack.py": "stack", "tests/contract/test_backends.py": "engines"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For several workers: a module stays with one of them, and so does all that uses the Ray cluster."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    placed = []
+    for item in items:
+        path = item.nodeid.partition("::")[0]
+        on_cluster = "ray_cluster" in getattr(item, "fixturenames", ())
+        group = "cluster" if on_cluster else GROUPS.get(path, path)
+        item.add_marker(pytest.mark.xdist_group(group))
+        placed.append((order.get(group, len(order)), item))
+    items[:] = [item for _, item in sorted(placed, key=lambda pair: pair[0])]
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     return ROOT

@@ -283,19 +283,6 @@ class Registry:
         )
 
 
-def follow_deployment(tracking_uri: str | None, adapter: str | None) -> None:
-    """Bring the registry after a deployment that an operator moved. Adapters of other origin have no version.
-
-    Raises Unavailable while MLflow does not answer.
-    """
-    if adapter is None:
-        Registry(tracking_uri).follow(None)
-        return
-    model, _, number = adapter.rpartition("-")
-    if model and number.isdigit():
-        Registry(tracking_uri, model).follow(int(number))
-
-
 def _content(folder: Path, run_id: str) -> str:
     digest = hashlib.sha256(run_id.encode())
     for file in sorted(p for p in folder.iterdir() if p.is_file()):

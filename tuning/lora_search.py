@@ -7,10 +7,13 @@ interrupted goes on when it is started again with the same folder. Run it:
 """
 
 import argparse
+import contextlib
 import functools
 import json
+import signal
+import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,10 +152,28 @@ def _run(
         if tell is not None:
             LISTENERS[str(folder)] = tell
         try:
-            grid = tuner.fit()
+            with _interruptible():
+                grid = tuner.fit()
         finally:
             LISTENERS.pop(str(folder), None)
     return [_trial_result(folder, grid[i]) for i in range(len(grid))]
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ray Tune answers Ctrl-C by ending `fit` as if the search were over. Then, and only then, it puts the
+    handler back that it had replaced; otherwise it leaves its own behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        interrupted = signal.getsignal(signal.SIGINT) is former
+        signal.signal(signal.SIGINT, former)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def _trial(draw: dict[str, Any], search: LoraSearch, parent: str | None) -> None:

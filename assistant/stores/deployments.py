@@ -129,7 +129,8 @@ class DeploymentRepository:
                 return await _update(
                     connection, challenger.id, lineage, alias="champion", decision="promoted", by=by, share=0
                 )
-            return await _insert(connection, offered, model, adapter, "champion", "promoted", lineage, by=by)
+            await _insert(connection, offered, model, adapter, "champion", "promoted", {}, by=by)
+            return await _update(connection, offered, await _told(connection, model, adapter) | lineage)
 
         return await self._database.repeatable(work)
 
@@ -221,6 +222,20 @@ async def _live(connection: Connection, model: str) -> dict[str, Deployment]:
         (model,),
     )
     return {row["alias"]: _deployment(row) for row in found}
+
+
+async def _told(connection: Connection, model: str, adapter: str) -> dict[str, Any]:
+    """What an earlier record of this adapter says of its origin."""
+    row = await one(
+        connection,
+        "select registry_version, data_hash, code_version, metrics, lineage from ai_assistant.model_deployments"
+        " where model = %s and adapter = %s and metrics <> '{}' order by id desc limit 1",
+        (model, adapter),
+    )
+    if row is None:
+        return {}
+    lineage = {name: value for name, value in row.pop("lineage").items() if name != "reason"}
+    return {**lineage, **row}
 
 
 async def _insert(

@@ -119,11 +119,10 @@ def promote(
 
         ai-assistant learn promote answerer-3
     """
-    installation = Installation.load()
-    api = installation.api()
+    api = Installation.load().api()
     name = _model(api, model)
     done = api.post(f"/api/v1/learning/deployments/{name}/promote", {"adapter": adapter})
-    _moved(installation, done, json_output)
+    _moved(done, json_output)
 
 
 @app.command()
@@ -134,11 +133,10 @@ def rollback(model: Model = None, json_output: Json = False) -> None:
 
         ai-assistant learn rollback
     """
-    installation = Installation.load()
-    api = installation.api()
+    api = Installation.load().api()
     name = _model(api, model)
     done = api.post(f"/api/v1/learning/deployments/{name}/rollback", {})
-    _moved(installation, done, json_output)
+    _moved(done, json_output)
 
 
 @app.command()
@@ -218,19 +216,11 @@ def _follow(api: "Api", run_id: str, bar: TerminalProgress) -> None:
         time.sleep(0.5)
 
 
-def _moved(installation: Installation, done: Mapping[str, Any], json_output: bool) -> None:
-    """The table of deployments decides what serves; the registry's aliases are brought after it."""
+def _moved(done: Mapping[str, Any], json_output: bool) -> None:
     if json_output:
         say_json(done)
     else:
         say(f"{done['adapter'] or 'The base model'} is champion of {done['model']}.")
-    # Slow to import, and nobody who rolls back should wait for it.
-    from training.registry import follow_deployment
-
-    try:
-        follow_deployment(installation.plan().env["MLFLOW_TRACKING_URI"], done["adapter"])
-    except AssistantError as error:
-        note(f"MLflow's aliases are behind: {error.detail}")
 
 
 def _show_deployments(api: "Api") -> None:

@@ -1,9 +1,10 @@
 """Fine-tuning on a real Ray cluster: killed workers, several workers, and errors that are not repeated."""
 
+import contextlib
 import json
-import os
-import signal
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,27 @@ def plain(base: Path, settings: TrainingSettings) -> tuple[LoraTrainer, list[flo
     return run, [step.loss for step in run.train()]
 
 
-def kill_worker() -> int:
-    workers = [
-        p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())
-    ]
-    os.kill(workers[0].pid, signal.SIGKILL)
-    return workers[0].pid
+def kill_worker(folder: Path, after: int, over: threading.Event) -> None:
+    """Kill -9 the worker as soon as it has written more than `after` steps."""
+    while not over.wait(0.005):
+        if len(journal.read(folder)) > after:
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if "RayTrainWorker" in " ".join(process.cmdline()):
+                        process.kill()
+                        return
+
+
+@contextlib.contextmanager
+def killer(folder: Path, after: int) -> Iterator[threading.Thread]:
+    over = threading.Event()
+    thread = threading.Thread(target=kill_worker, args=(folder, after, over))
+    thread.start()
+    try:
+        yield thread
+    finally:
+        over.set()
+        thread.join()
 
 
 @pytest.mark.cluster
@@ -65,17 +81,11 @@ def kill_worker() -> int:
 def test_a_killed_worker_goes_on_as_if_nothing_had_happened(
     ray_cluster: RayCluster, tiny_base: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    killed: list[int] = []
     seen: list[TrainProgress] = []
-
-    def kill_once(now: TrainProgress) -> None:
-        seen.append(now)
-        if now.step > 20 and not killed:
-            killed.append(kill_worker())
-
     started = job(tiny_base, dataset, tmp_path / "run", LONG)
-    result = train_lora(started, kill_once)
-    assert killed
+    with killer(started.folder, 40) as thread:
+        result = train_lora(started, seen.append)
+        assert not thread.is_alive(), "the run ended before its worker was killed"
     run, losses = plain(tiny_base, LONG)
     points = journal.read(tmp_path / "run")
     assert [p.metrics["train_nll"] for p in points] == losses

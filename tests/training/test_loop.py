@@ -12,20 +12,21 @@ from assistant.clock import new_id, now
 from assistant.errors import ConfigurationError, InvalidInput, Unavailable
 from assistant.llm.adapters import base_fingerprint, read_adapter
 from assistant.llm.catalog import Catalog, ModelSpec
-from assistant.settings import Settings
+from assistant.settings import Settings, load_settings
 from assistant.stores.deployments import DeploymentRepository
 from assistant.stores.examples import ExampleRepository, LearningExample
 from assistant.stores.jobs import Job, JobRepository
 from assistant.stores.learning_runs import JOB_KIND, LearningRunRepository
 from assistant.stores.postgres import Database
 from assistant.types import Message
+from serve_app.aliases import follower
 from tests.fixtures_cluster import RayCluster
 from tests.training.tiny import QUICK
 from training.loop import LearningRun, finished, with_wishes
 from training.loop_folder import RunFolder
 from training.loop_steps import ALL
 from training.loop_work import Tell, Work, learning_spec
-from training.registry import Registry, follow_deployment
+from training.registry import Registry
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -89,6 +90,26 @@ def runs(database: Database, tmp_path: Path, tiny_base: Path) -> Runs:
     settings = Settings(home=tmp_path / "home", training=QUICK.model_copy(update={"max_tokens": 400}))
     evals = settings.evals.model_copy(update={"written_rows": 0, "harm_margin": 99.0, "draws": 500})
     return Runs(database, settings.model_copy(update={"evals": evals}), tiny_base)
+
+
+def dying_once(steps: Mapping[str, Any], died: list[str]) -> dict[str, Any]:
+    """Each step dies once, at the worst moment: all is done and nothing recorded."""
+
+    def dying(name: str, step: Any) -> Any:
+        async def run(work: Work, tell: Tell) -> dict[str, Any]:
+            result: dict[str, Any] = await step(work, tell)
+            if name not in died:
+                died.append(name)
+                raise KilledError(name)
+            return result
+
+        return run
+
+    return {name: dying(name, step) for name, step in steps.items()}
+
+
+class KilledError(Exception):
+    """Stands for kill -9: no step may catch it."""
 
 
 def fakes(called: list[str], failing: Mapping[str, Exception]) -> dict[str, Any]:
@@ -163,7 +184,7 @@ def test_settings_of_one_run_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.cluster
 @pytest.mark.slow
 async def test_a_better_model_goes_live_a_worse_one_is_refused_and_back_again(
-    runs: Runs, ray_cluster: RayCluster, mlflow_url: str
+    runs: Runs, ray_cluster: RayCluster, mlflow_url: str, database_url: str
 ) -> None:
     mlflow = runs.settings.mlflow.model_copy(
         update={"tracking_uri": mlflow_url, "experiment": f"loop-{new_id()}"}
@@ -172,8 +193,16 @@ async def test_a_better_model_goes_live_a_worse_one_is_refused_and_back_again(
     steps = {**ALL, "collect": collected}
     first = await runs.claim()
     work = runs.work(first)
-    result = await finished(runs.jobs, first, "w", LearningRun(runs.jobs, first, "w", work, steps))
+    known, died = len(Registry(mlflow_url).versions()), list[str]()
+    fragile = dying_once(steps, died)
+    for name in fragile:
+        with pytest.raises(KilledError, match=name):
+            await finished(runs.jobs, first, "w", LearningRun(runs.jobs, first, "w", work, fragile))
+    result = await finished(runs.jobs, first, "w", LearningRun(runs.jobs, first, "w", work, fragile))
 
+    assert died == list(ALL)
+    assert len(Registry(mlflow_url).versions()) == known + 1, "doing a step twice registers nothing twice"
+    assert len(await runs.deployments.history(MODEL)) == 2, "the base and this adapter"
     assert result["deployed"], work.folder.result("gate")
     adapter = result["adapter"]
     read_adapter(work.settings.adapters_dir / adapter, MODEL, base_fingerprint(runs.base))
@@ -196,6 +225,8 @@ async def test_a_better_model_goes_live_a_worse_one_is_refused_and_back_again(
     assert (await runs.deployments.history(MODEL))[0].decision == "rejected"
 
     back = await runs.deployments.rollback(MODEL, "operator")
-    follow_deployment(mlflow_url, back.adapter)
     assert back.adapter is None
+    known = {"postgres": {"url": database_url}, "mlflow": {"tracking_uri": mlflow_url}}
+    follow = follower(load_settings({}, overrides={"home": str(work.settings.home), **known}))
+    assert await follow() is None
     assert Registry(mlflow_url).champion() is None

@@ -1,6 +1,7 @@
 """Searching LoRA settings on a real Ray cluster, interrupted and resumed."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -41,13 +42,16 @@ def test_an_interrupted_search_goes_on_and_writes_the_best(
 
     def interrupt(line: str) -> None:
         lines.append(line)
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
+    handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         search_lora(tracked, interrupt)
+    assert signal.getsignal(signal.SIGINT) is handler
     first = json.loads(next((search.folder / "trials").glob("*/job.json")).read_text())
     assert first["settings"]["learning_rate"] == QUICK.learning_rate, "the settings of now are tried first"
     result = search_lora(tracked, lines.append)
+    assert signal.getsignal(signal.SIGINT) is handler
     assert len(result.trials) == 2
     assert len({trial.id for trial in result.trials}) == 2
     assert result.best_nll == min(t.best_nll for t in result.trials if t.best_nll is not None)

@@ -47,6 +47,15 @@ async def test_another_challenger_takes_the_place_of_the_first(deployments: Depl
     assert await decisions(deployments) == [("a-2", "candidate", True), ("a-1", "withdrawn", False)]
 
 
+async def test_promoted_again_by_name_it_keeps_its_origin(deployments: DeploymentRepository) -> None:
+    origin = {"registry_version": "1", "data_hash": "d", "metrics": {"rouge": 0.3}, "mlflow_run_id": "r"}
+    await deployments.promote(M, "a-1", "loop", **origin)
+    await deployments.rollback(M, "ada")
+    again = await deployments.promote(M, "a-1", "ada")
+    assert (again.registry_version, again.data_hash, again.metrics) == ("1", "d", {"rouge": 0.3})
+    assert (again.lineage, again.decided_by) == ({"mlflow_run_id": "r"}, "ada")
+
+
 async def test_promotion_keeps_the_lineage_and_what_was_before(deployments: DeploymentRepository) -> None:
     offered = await deployments.challenge(M, "a-1", 0.2, data_hash="d")
     champion = await deployments.promote(M, "a-1", "ada", gate="better")
