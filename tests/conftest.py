@@ -45,23 +45,49 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
 
-LONGEST = ("cluster", "stack", "engines")
-"""Groups of tests in the order in which workers take them; the others follow."""
-GROUPS = {"tests/cluster/test_stack.py": "stack", "tests/contract/test_backends.py": "engines"}
+CLUSTER, STACK, ENGINES = "cluster", "stack", "engines"
+GROUPS = {
+    **dict.fromkeys(
+        (
+            "tests/data_jobs/test_reembed_ray.py",
+            "tests/serve_app/test_graph.py",
+            "tests/serve_app/test_scheduler.py",
+            "tests/training/test_llm_lora.py",
+            "tests/training/test_loop.py",
+            "tests/tuning/test_lora_search.py",
+        ),
+        CLUSTER,
+    ),
+    "tests/cluster/test_stack.py": STACK,
+    "tests/contract/test_backends.py": ENGINES,
+}
+"""Modules that one worker runs together; the longest groups are taken first."""
+
+
+def group_of(nodeid: str) -> str:
+    path = nodeid.partition("::")[0]
+    return GROUPS.get(path, path)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For several workers: a module stays with one of them, and so does all that uses the Ray cluster."""
-    order = {name: place for place, name in enumerate(LONGEST)}
-    placed = []
     for item in items:
-        path = item.nodeid.partition("::")[0]
-        on_cluster = "ray_cluster" in getattr(item, "fixturenames", ())
-        group = "cluster" if on_cluster else GROUPS.get(path, path)
-        item.add_marker(pytest.mark.xdist_group(group))
-        placed.append((order.get(group, len(order)), item))
-    items[:] = [item for _, item in sorted(placed, key=lambda pair: pair[0])]
+        if "ray_cluster" in getattr(item, "fixturenames", ()) and group_of(item.nodeid) != CLUSTER:
+            raise pytest.UsageError(f"{item.nodeid} uses the Ray cluster: add its module to GROUPS.")
+    order = {name: place for place, name in enumerate((CLUSTER, STACK, ENGINES))}
+    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Modules stay whole, and those that share the one Ray cluster stay with one worker."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")
