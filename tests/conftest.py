@@ -18,6 +18,8 @@ os.environ.update(
     RAY_AUTH_MODE="disabled",
     RAY_worker_niceness="0",
     RAY_USAGE_STATS_ENABLED="0",
+    # Ray Train takes a worker's report when it next looks, by default every 2 s.
+    RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
     HF_HUB_OFFLINE="1",
     TRANSFORMERS_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from assistant.errors import AssistantError, ConfigurationError, InvalidInput
+from assistant.loading import LOADING
 from evals.statistics import paired
 from training.folders import whole_folder, write_json
 from training.pairs import Pair, pairs_from_documents, parted, read_pairs
@@ -127,7 +128,8 @@ def _load(job: EmbedderJob) -> Any:
             f"{job.base} holds no sentence-transformers model (modules.json is missing).",
             hint="Name the folder of an installed embedder.",
         )
-    model: Any = SentenceTransformer(str(job.base), device="cpu")
+    with LOADING:
+        model: Any = SentenceTransformer(str(job.base), device="cpu")
     model.max_seq_length = job.max_tokens
     return model
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from assistant.errors import ConfigurationError
+from assistant.loading import LOADING
 from assistant.settings import TrainingSettings
 from training.encoding import IGNORED, Batch
 from training.folders import write_bytes
@@ -47,7 +48,8 @@ def load_base(base: Path, device: torch.device, dtype: torch.dtype) -> Any:
 
     disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(base), dtype=dtype, local_files_only=True)
+        with LOADING:
+            model = AutoModelForCausalLM.from_pretrained(str(base), dtype=dtype, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"The base model in {base} cannot be loaded: {error}.") from None
     model.config.use_cache = False

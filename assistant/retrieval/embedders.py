@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from assistant.errors import ConfigurationError, InvalidInput
+from assistant.loading import LOADING
 from assistant.settings import EmbedderSettings, Settings
 
 Vectors = npt.NDArray[np.float32]
@@ -82,7 +83,8 @@ class SentenceTransformerEmbedder(TextTokenizer):
         self.dimension = settings.dimension
         self._batch_size = settings.batch_size
         self._lock = threading.Lock()
-        self._model: Any = SentenceTransformer(str(path), device="cpu")
+        with LOADING:
+            self._model: Any = SentenceTransformer(str(path), device="cpu")
         self._model.max_seq_length = settings.max_tokens
         actual = self._model.get_embedding_dimension()
         if actual != settings.dimension:

@@ -81,6 +81,14 @@ class Graph:
         raise TimeoutError(f"the graph did not get well: {last}")
 
 
+async def empty_qdrant(settings: QdrantSettings) -> None:
+    client = connect(settings)
+    try:
+        await drop_everything(client)
+    finally:
+        await client.close()
+
+
 async def store_passages(graph: Graph, settings: QdrantSettings) -> dict[str, UUID]:
     """Ingest the passages above with the graph's own embeddings: title → chunk id."""
     retrieval = RetrievalSettings()
@@ -121,8 +129,6 @@ async def store_passages(graph: Graph, settings: QdrantSettings) -> dict[str, UU
     client = connect(settings)
     store = VectorStore(settings, client)
     try:
-        # Other modules ingest into the same server, under settings of their own.
-        await drop_everything(client)
         await store.ensure_collection("search_sources", "all-MiniLM-L6-v2", 384, {"test": True})
         await store.upsert("search_sources", points)
     finally:

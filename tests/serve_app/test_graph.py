@@ -24,7 +24,7 @@ from tests.fixtures_adapters import make_adapter
 from tests.fixtures_cluster import RayCluster
 from tests.fixtures_postgres import truncate
 from tests.serve_app.clients import Clients
-from tests.serve_app.graph import APP, PASSAGES, Graph, store_passages
+from tests.serve_app.graph import APP, PASSAGES, Graph, empty_qdrant, store_passages
 
 pytestmark = [pytest.mark.cluster, pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -56,6 +56,8 @@ def graph(
 
     from serve_app.app import AppArgs, app
 
+    # Other modules ingest into the same server, with embedders and settings of their own.
+    asyncio.run(empty_qdrant(qdrant_server))
     truncate(database_url)
     key = qdrant_server.api_key
     args = AppArgs(

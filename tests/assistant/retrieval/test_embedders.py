@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,16 @@ def test_offsets_are_characters(embedder: SentenceTransformerEmbedder) -> None:
     offsets = embedder.token_offsets(text)
     assert len(offsets) == embedder.count_tokens(text)
     assert text[offsets[-1][0] : offsets[-1][1]] == "盘"
+
+
+def test_loading_in_several_threads_leaves_transformers_as_it_was(models_dir: Path) -> None:
+    from transformers import PreTrainedModel
+
+    whole = PreTrainedModel.tie_weights
+    path = models_dir / "all-MiniLM-L6-v2"
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: SentenceTransformerEmbedder(EmbedderSettings(), path), range(8)))
+    assert PreTrainedModel.tie_weights is whole
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
