@@ -25,6 +25,8 @@ WELL_KNOWN = {
     "MLFLOW_TRACKING_URI": ("mlflow", "tracking_uri"),
 }
 NOT_SETTINGS = {"AI_ASSISTANT_CONFIG", "AI_ASSISTANT_API_KEY"}
+MOST_TORCH_THREADS = 8
+"""More do not speed up models of the size that a CPU can train."""
 
 
 class Section(BaseModel):
@@ -221,8 +223,9 @@ class TrainingSettings(Section):
     """Optimizer steps between two checkpoints: what a killed worker has to repeat at most."""
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    threads: int = Field(1, ge=1)
-    """Torch threads per worker. On a shared machine more workers are better than more threads."""
+    threads: int | None = Field(None, ge=1)
+    """Torch threads per worker. Unset: the machine's cores, up to 8, shared among the workers. Serving goes
+    first, because learning runs at a low priority."""
     workers: int = Field(1, ge=1)
     """Ray Train workers; each takes its share of every step's rows."""
     worker_cpus: float = Field(1.0, ge=0)
@@ -237,6 +240,10 @@ class TrainingSettings(Section):
     max_frozen_rows: int = Field(100, ge=1)
     general_share: float = Field(0.2, ge=0, lt=1)
     """Share of general questions among the training rows, answered by the base itself, against forgetting."""
+
+    @property
+    def torch_threads(self) -> int:
+        return self.threads or max(1, min(MOST_TORCH_THREADS, os.cpu_count() or 1) // self.workers)
 
 
 class EvalSettings(Section):

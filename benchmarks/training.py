@@ -63,7 +63,7 @@ def plain(base: Path, dataset: Path, settings: TrainingSettings) -> dict[str, fl
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.torch_threads)
     torch.manual_seed(0)
     tokenizer = load_tokenizer(base)
     encoded = encode_all(tokenizer, read_rows(dataset / "train.jsonl"), settings.max_tokens, "training")
@@ -190,6 +190,7 @@ def measure(base: Path, steps: int, workers: int) -> dict[str, Any]:
         validations_per_epoch=1,
         checkpoint_steps=5,
         device="cpu",
+        threads=1,
     )
     results = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -30,6 +30,7 @@ from assistant.telemetry import configure_logging, get_logger
 from training.loop_folder import RunFolder
 from training.loop_steps import ALL, ROOT, Step
 from training.loop_work import Work, learning_spec
+from training.priority import yield_to_serving
 
 LEASE_S = 60.0
 RENEW_S = 15.0
@@ -236,6 +237,7 @@ def main() -> None:
     )
     parser.add_argument("--job", type=UUID, required=True, help="id of a queued learning run")
     given = parser.parse_args()
+    yield_to_serving()
     settings = load_settings()
     configure_logging(settings.telemetry, "learning")
     try:

@@ -76,7 +76,7 @@ def _losses(work: Work, adapter: Path | None, rows: Sequence[Row]) -> list[float
         adapter,
         rows,
         max_tokens=training.max_tokens,
-        threads=training.threads,
+        threads=training.torch_threads,
         device=training.device,
     )
 

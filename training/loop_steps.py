@@ -53,7 +53,7 @@ async def build(work: Work, tell: Tell) -> dict[str, Any]:
         work.hf,
         base_fingerprint(work.hf),
         settings.home / "learning" / "cache",
-        threads=settings.training.threads,
+        threads=settings.training.torch_threads,
         device=settings.training.device,
     )
     tell("splitting by document")

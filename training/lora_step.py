@@ -89,7 +89,7 @@ class LoraTrainer:
     def setup(self) -> None:
         """Load and encode everything. ConfigurationError and InvalidInput name what is wrong."""
         settings = self.settings
-        torch.set_num_threads(settings.threads)
+        torch.set_num_threads(settings.torch_threads)
         self.device = choose_device(settings.device)
         tokenizer = load_tokenizer(self._base)
         self._pad = pad_id(tokenizer)

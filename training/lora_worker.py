@@ -10,6 +10,7 @@ from training import journal
 from training.folders import write_json, writing
 from training.lora_job import ADAPTER, RESULT, STORAGE, LoraJob, starts_at
 from training.lora_step import LoraTrainer, Step
+from training.priority import yield_to_serving
 from training.rows import read_rows
 from training.world import Alone, Distributed
 
@@ -19,6 +20,7 @@ def work(config: dict[str, Any]) -> None:
     import ray.train
 
     job: LoraJob = config["job"]
+    yield_to_serving()
     context = ray.train.get_context()
     world = Distributed() if context.get_world_size() > 1 else Alone()
     if journal.recorded_failure(job.folder) is not None:

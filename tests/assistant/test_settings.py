@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from assistant.errors import ConfigurationError
-from assistant.settings import load_settings
+from assistant.settings import TrainingSettings, load_settings
 
 
 def test_environment_beats_file_beats_default(tmp_path: Path) -> None:
@@ -53,3 +53,13 @@ def test_overrides_win_and_home_is_absolute() -> None:
     settings = load_settings({"AI_ASSISTANT_HOME": "x"}, overrides={"retrieval": {"limit": 3}})
     assert settings.retrieval.limit == 3
     assert settings.home.is_absolute()
+
+
+def test_workers_share_the_cores_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert TrainingSettings().torch_threads == 4
+    assert TrainingSettings(workers=2).torch_threads == 2
+    assert TrainingSettings(workers=9).torch_threads == 1
+    assert TrainingSettings(threads=3, workers=2).torch_threads == 3
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert TrainingSettings().torch_threads == 8

@@ -23,6 +23,7 @@ QUICK = TrainingSettings(
     batch_tokens=200,
     checkpoint_steps=2,
     validations_per_epoch=2,
+    threads=1,
 )
 
 
