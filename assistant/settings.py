@@ -208,7 +208,9 @@ class TrainingSettings(Section):
     max_tokens: int = Field(512, ge=32)
     """Longest training row; longer ones are cut at the end of the answer."""
     dropout: float = Field(0.05, ge=0, lt=1)
-    epochs: int = Field(2, ge=1)
+    epochs: int = Field(1, ge=1)
+    min_steps: int = Field(24, ge=0)
+    """Optimizer steps at least: few rows are seen in more epochs, until validation gets no better."""
     rows_per_step: int = Field(8, ge=1)
     """Rows behind one optimizer step, whatever the memory holds at once."""
     batch_tokens: int = Field(1024, ge=32)
@@ -223,6 +225,9 @@ class TrainingSettings(Section):
     """Optimizer steps between two checkpoints: what a killed worker has to repeat at most."""
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the frozen base; the adapter and its optimizer are fp32. `auto` is bf16 where the machine has matrix
+    units for it."""
     threads: int | None = Field(None, ge=1)
     """Torch threads per worker. Unset: the machine's cores, up to 8, shared among the workers. Serving goes
     first, because learning runs at a low priority."""

@@ -185,6 +185,7 @@ def measure(base: Path, steps: int, workers: int) -> dict[str, Any]:
     settings = TrainingSettings(
         max_tokens=256,
         epochs=1,
+        min_steps=0,
         rows_per_step=4,
         batch_tokens=1024,
         validations_per_epoch=1,

@@ -78,6 +78,7 @@ def _losses(work: Work, adapter: Path | None, rows: Sequence[Row]) -> list[float
         max_tokens=training.max_tokens,
         threads=training.torch_threads,
         device=training.device,
+        precision=training.precision,
     )
 
 

@@ -95,7 +95,7 @@ class LoraTrainer:
         self._pad = pad_id(tokenizer)
         self.train_rows = encode_all(tokenizer, self._rows, settings.max_tokens, "training")
         self.validation_rows = encode_all(tokenizer, self._held, settings.max_tokens, "validation")
-        base = load_base(self._base, self.device, choose_dtype(self.device))
+        base = load_base(self._base, self.device, choose_dtype(self.device, settings.precision))
         self.model: Any = add_lora(base, self._base_name, settings)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
@@ -104,11 +104,12 @@ class LoraTrainer:
         # Each worker drops out other activations.
         torch.manual_seed(settings.seed + 1 + self.world.rank)
         self.epoch_steps = steps_in_epoch(len(self.train_rows), settings.rows_per_step)
-        self.steps = self.epoch_steps * settings.epochs
+        epochs = max(settings.epochs, math.ceil(settings.min_steps / self.epoch_steps))
+        self.steps = self.epoch_steps * epochs
         self._validate_at = {
             math.ceil(self.epoch_steps * (i + 1) / settings.validations_per_epoch) + self.epoch_steps * epoch
             for i in range(settings.validations_per_epoch)
-            for epoch in range(settings.epochs)
+            for epoch in range(epochs)
         }
 
     @property

@@ -7,7 +7,15 @@ import torch
 
 from assistant.errors import InvalidInput
 from training.encoding import collate, encode, load_tokenizer, micro_batches, pad_id
-from training.lora_model import answer_nll, choose_device, choose_dtype, evaluating, load_base, read_adapter
+from training.lora_model import (
+    Precision,
+    answer_nll,
+    choose_device,
+    choose_dtype,
+    evaluating,
+    load_base,
+    read_adapter,
+)
 from training.rows import Row
 
 
@@ -26,6 +34,7 @@ def nll(
     batch_tokens: int = 1024,
     threads: int = 1,
     device: str = "auto",
+    precision: Precision = "auto",
 ) -> list[float]:
     """Nats per token of the assistant's turn, one figure per row and in their order.
 
@@ -41,7 +50,7 @@ def nll(
             f"Row {number} ({rows[number].source}) has a prompt of {max_tokens} tokens or more.",
             hint="Raise training.max_tokens or leave the row out.",
         )
-    model = load_base(base, where, choose_dtype(where))
+    model = load_base(base, where, choose_dtype(where, precision))
     if adapter is not None:
         model = read_adapter(model, adapter)
     scores = [0.0] * len(rows)

@@ -1,5 +1,6 @@
 """Fine-tuning the tiny base: it learns, resumes exactly, and fails clearly."""
 
+import math
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -213,6 +214,12 @@ def test_steps_are_counted_as_they_are_made(tiny_base: Path, count: int) -> None
     assert len(epoch_steps(encoded, 4, 0, 0)) == steps_in_epoch(count, 4)
 
 
+def test_few_rows_are_seen_in_more_epochs(tiny_base: Path) -> None:
+    few = trainer(tiny_base, min_steps=20)
+    assert few.steps == few.epoch_steps * math.ceil(20 / few.epoch_steps) >= 20 > few.epoch_steps * 2
+    assert trainer(tiny_base, min_steps=3).steps == few.epoch_steps * 2
+
+
 def test_the_learning_rate_warms_up_and_falls() -> None:
     rates = [learning_rate(s, 100, 0.1, 1.0) for s in range(100)]
     assert rates[:11] == sorted(rates[:11])
@@ -221,8 +228,32 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert 0.1 <= rates[-1] < 0.11
 
 
+@pytest.mark.parametrize(("amx", "wanted"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_bf16_is_taken_where_a_cpu_has_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, wanted: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    cpu = torch.device("cpu")
+    assert choose_dtype(cpu) == wanted
+    assert (choose_dtype(cpu, "fp32"), choose_dtype(cpu, "bf16")) == (torch.float32, torch.bfloat16)
+
+
+def test_in_bf16_the_adapter_stays_fp32_and_learns_nearly_the_same(tiny_base: Path, tmp_path: Path) -> None:
+    best = {}
+    for precision in ("fp32", "bf16"):
+        run = trainer(tiny_base, precision=precision)
+        list(run.train())
+        run.write_best(tmp_path / precision)
+        best[precision] = run.position.best_nll
+        trained = [p for p in run.model.parameters() if p.requires_grad]
+        assert {p.dtype for p in trained} == {torch.float32}
+    assert best["bf16"] == pytest.approx(best["fp32"], rel=0.02)
+    held = rows(5, 40)
+    exact = nll(tiny_base, tmp_path / "bf16", held, precision="fp32")
+    assert nll(tiny_base, tmp_path / "bf16", held, precision="bf16") == pytest.approx(exact, rel=0.02)
+
+
 def test_a_device_that_is_absent_is_refused() -> None:
-    assert choose_dtype(torch.device("cpu")) == torch.float32
     assert choose_device("cpu").type == "cpu"
     if not torch.cuda.is_available():
         with pytest.raises(ConfigurationError, match=r"training\.device is cuda"):

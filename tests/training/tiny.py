@@ -19,11 +19,13 @@ QUICK = TrainingSettings(
     learning_rate=1e-2,
     max_tokens=96,
     epochs=2,
+    min_steps=0,
     rows_per_step=4,
     batch_tokens=200,
     checkpoint_steps=2,
     validations_per_epoch=2,
     threads=1,
+    precision="fp32",
 )
 
 
