@@ -83,6 +83,7 @@ def add_lora(model: Any, base_name: str, settings: TrainingSettings) -> Any:
     made.base_model_name_or_path = base_name
     # A set, whose order would differ from process to process in the file.
     made.target_modules = sorted(made.target_modules)
+    _leave_casts_to_autocast(adapted)
     return adapted
 
 
@@ -103,7 +104,19 @@ def read_adapter(model: Any, folder: Path) -> Any:
             f"The adapter in {folder} does not fit this base: {str(error)[:300]}.",
             hint="Take the base that adapter_config.json names, or train the adapter again.",
         ) from None
+    _leave_casts_to_autocast(adapted)
     return adapted.eval()
+
+
+def _leave_casts_to_autocast(adapted: Any) -> None:
+    """PEFT would turn every input of a bf16 base into fp32 for the adapter: a third of a step's time."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if adapted.get_base_model().dtype != torch.bfloat16:
+        return
+    layers: list[Any] = [module for module in adapted.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False
 
 
 def adapter_state(adapted: Any) -> State:
@@ -137,10 +150,12 @@ def answer_nll(model: Any, batch: Batch) -> torch.Tensor:
     """Summed negative log-likelihood of each row's answer, in nats: (rows,), float32, with gradient."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     given: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
-    if _keeps_logits(type(causal)):
-        logits = causal(**given, logits_to_keep=batch.keep).logits
-    else:
-        logits = causal(**given).logits[:, batch.keep]
+    # The adapter is fp32; cast to the base's format, it does not slow down the matrix products.
+    with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=causal.dtype == torch.bfloat16):
+        if _keeps_logits(type(causal)):
+            logits = causal(**given, logits_to_keep=batch.keep).logits
+        else:
+            logits = causal(**given).logits[:, batch.keep]
     losses = torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="none"
     )

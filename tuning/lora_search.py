@@ -283,6 +283,9 @@ def main() -> None:
         result = search_lora(search, console.print)
     except AssistantError as error:
         raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        console.print(f"Interrupted. Started again with --out {given.out} it goes on.")
+        raise SystemExit(130) from None
     console.print(result.fragment.read_text(encoding="utf-8"))
     console.print_json(json.dumps([vars(trial) for trial in result.trials]))
 
