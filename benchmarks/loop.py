@@ -34,7 +34,7 @@ from cluster.state import State
 DATA = ROOT.parent / "shared" / "data"
 LIMIT_S = 20 * 60.0
 LIMIT_BYTES = 8_000_000_000
-LOOK_S = 3.0
+LOOK_S = 15.0
 
 
 def rate(url: str, knowledge: Path, count: int) -> int:
