@@ -1,4 +1,4 @@
-"""Fine-tuning speed: `python -m benchmarks.training [--steps 10] [--workers 1] [--base FOLDER]`.
+"""Fine-tuning speed: `python -m benchmarks.training [--steps 10] [--rounds 2] [--workers 1] [--base FOLDER]`.
 
 Tokens per second of three loops over the same rows, one after the other in processes of their own, one torch
 thread each: a plain PEFT loop as in PEFT's documentation, ours without Ray, and ours under Ray Train with its
@@ -12,7 +12,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,8 @@ def ours(base: Path, dataset: Path, settings: TrainingSettings) -> dict[str, flo
     return clock.result()
 
 
-def on_ray(base: Path, dataset: Path, settings: TrainingSettings) -> dict[str, float]:
-    """`training.llm_lora`, from the first counted step's end to the last one's."""
+def on_ray(base: Path, dataset: Path, settings: TrainingSettings, name: str) -> dict[str, float]:
+    """`training.llm_lora`, from the end of the warm-up to the last step but one: the last one also validates."""
     found: dict[str, float] = {}
 
     def watch(progress: TrainProgress) -> None:
@@ -120,11 +121,11 @@ def on_ray(base: Path, dataset: Path, settings: TrainingSettings) -> dict[str, f
         found["end"] = _cpu_of_all()
         found["rss"] = max(found.get("rss", 0.0), _rss_of_all())
 
-    folder = dataset / "run"
-    train_lora(LoraJob("bench", base, "base", dataset, folder, settings), watch)
+    folder = dataset / name
+    train_lora(LoraJob(name, base, "base", dataset, folder, settings), watch)
     points = journal.read(folder)
-    counted = points[WARM_UP:]
-    seconds = points[-1].at_s - points[WARM_UP - 1].at_s
+    counted = points[WARM_UP:-1]
+    seconds = points[-2].at_s - points[WARM_UP - 1].at_s
     tokens_seen = sum(p.tokens for p in points if p.step > found["from"])
     return {
         "tokens": float(sum(p.tokens for p in counted)),
@@ -175,13 +176,25 @@ def _processes() -> list[psutil.Process]:
     return [p for p in [own, *own.children(recursive=True)] if p.is_running() and p.status() != "zombie"]
 
 
+def _together(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Rounds alternate, because the speed of a shared machine drifts; their tokens and times add up."""
+    tokens = sum(r["tokens"] for r in rounds)
+    return {
+        "tokens": tokens,
+        "seconds": sum(r["seconds"] for r in rounds),
+        "tokens_per_s": tokens / sum(r["seconds"] for r in rounds),
+        "tokens_per_cpu_s": tokens / sum(r["tokens"] / r["tokens_per_cpu_s"] for r in rounds),
+        "peak_rss_gb": max(r["peak_rss_gb"] for r in rounds),
+    }
+
+
 def _apart(loop: Loop, base: Path, dataset: Path, settings: TrainingSettings) -> dict[str, float]:
     """In a process of its own, so that no loop inherits another's memory or threads."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(loop, (base, dataset, settings))
 
 
-def measure(base: Path, steps: int, workers: int) -> dict[str, Any]:
+def measure(base: Path, steps: int, workers: int, rounds: int) -> dict[str, Any]:
     settings = TrainingSettings(
         max_tokens=256,
         epochs=1,
@@ -189,21 +202,23 @@ def measure(base: Path, steps: int, workers: int) -> dict[str, Any]:
         rows_per_step=4,
         batch_tokens=1024,
         validations_per_epoch=1,
-        checkpoint_steps=5,
         device="cpu",
         threads=1,
+        precision="fp32",
     )
-    results = {}
+    taken: dict[str, list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as scratch:
         dataset = Path(scratch)
-        rows = rows_of_docs(settings.rows_per_step * (steps + WARM_UP) + 1)
+        rows = rows_of_docs(settings.rows_per_step * (steps + WARM_UP + 1) + 1)
         write_rows(dataset / "train.jsonl", rows[:-1])
         write_rows(dataset / "validation.jsonl", rows[-1:])
-        results["plain PEFT loop"] = _apart(plain, base, dataset, settings)
-        results["ours, in process"] = _apart(ours, base, dataset, settings)
         # Ray's processes must be this one's children to be counted.
         shared = settings.model_copy(update={"workers": workers})
-        results["ours, Ray Train"] = on_ray(base, dataset, shared)
+        for number in range(rounds):
+            taken["plain PEFT loop"].append(_apart(plain, base, dataset, settings))
+            taken["ours, in process"].append(_apart(ours, base, dataset, settings))
+            taken["ours, Ray Train"].append(on_ray(base, dataset, shared, f"run-{number}"))
+    results = {name: _together(each) for name, each in taken.items()}
     return {
         "at": now().isoformat(),
         "base": base.parent.name,
@@ -239,8 +254,9 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=BASE, help="transformers folder")
     parser.add_argument("--steps", type=int, default=10, help="counted steps of four rows")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=2, help="each loop runs so often, in turns")
     given = parser.parse_args()
-    result = measure(given.base.absolute(), given.steps, given.workers)
+    result = measure(given.base.absolute(), given.steps, given.workers, given.rounds)
     save("training", result)
     Console().print(table(result))
 

@@ -66,13 +66,17 @@ def load_tokenizer(base: Path) -> Any:
 
 def encode(tokenizer: Any, row: Row, number: int, max_tokens: int) -> Encoded | None:
     """None when the prompt leaves no room for an answer. A long answer is cut at `max_tokens`."""
-    prompt = _ids(tokenizer, row, whole=False)
-    whole = _ids(tokenizer, row, whole=True)
-    if whole[: len(prompt)] != prompt:
+    asked, said = _text(tokenizer, row, whole=False), _text(tokenizer, row, whole=True)
+    if not said.startswith(asked):
         raise ConfigurationError(
             "The chat template writes the prompt differently once it is answered.",
             hint="Use a model whose template only appends.",
         )
+    prompt, whole = _ids(tokenizer, asked), _ids(tokenizer, said)
+    if whole[: len(prompt)] != prompt:
+        # An answer that begins with a newline, say, would melt into the prompt's last token, which stands
+        # before the first one is generated.
+        whole = prompt + _ids(tokenizer, said[len(asked) :])
     end = len(whole)
     if tokenizer.eos_token_id in whole[len(prompt) :]:
         # What a template writes after the end of the turn is never generated.
@@ -135,8 +139,13 @@ def pad_id(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id if found is None else found)
 
 
-def _ids(tokenizer: Any, row: Row, *, whole: bool) -> list[int]:
-    text = tokenizer.apply_chat_template(
-        chat(row.messages if whole else row.prompt), tokenize=False, add_generation_prompt=not whole
+def _text(tokenizer: Any, row: Row, *, whole: bool) -> str:
+    return str(
+        tokenizer.apply_chat_template(
+            chat(row.messages if whole else row.prompt), tokenize=False, add_generation_prompt=not whole
+        )
     )
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -24,7 +24,7 @@ from training.journal import Follower, Point
 from training.lora_job import RESULT, STORAGE, LoraJob, LoraResult, params, prepare, result_of
 from training.lora_worker import work
 from training.progress import TrainingBar, TrainProgress, progress_of
-from training.ray_node import connect
+from training.ray_node import connect, takes_gpu
 
 __all__ = ["LoraJob", "LoraResult", "train_lora"]
 
@@ -75,15 +75,12 @@ def train_lora(
 def _fit(job: LoraJob, callbacks: Sequence[Any]) -> Path | None:
     """Run the workers to their end; the folder of the last checkpoint."""
     connect(job.settings.workers)
-    import ray
     from ray.exceptions import RayError
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
     settings = job.settings
-    gpu = settings.device == "cuda" or (
-        settings.device == "auto" and ray.cluster_resources().get("GPU", 0) >= settings.workers
-    )
+    gpu = takes_gpu(settings)
     trainer = TorchTrainer(
         work,
         train_loop_config={"job": job},

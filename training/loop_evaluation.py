@@ -11,12 +11,14 @@ from assistant.errors import InvalidInput
 from assistant.llm.adapters import base_fingerprint, read_adapter
 from assistant.llm.engines import create_engine
 from assistant.llm.types import ChatRequest, Engine
+from assistant.settings import TrainingSettings
 from evals.gate import GateDecision, decide
 from evals.report import render
 from evals.results import CaseResult, SuiteResult, compare, summarise
 from evals.runs import RunStore
 from evals.text_metrics import text_scores
 from evals.tracking import Tracker
+from training.apart import apart
 from training.loop_work import Tell, Work
 from training.rows import Row, read_rows
 from training.scoring import fitting, nll
@@ -25,6 +27,7 @@ CANDIDATE = "candidate"
 CHAMPION = "champion"
 MAX_WRITTEN_TOKENS = 160
 WRITING_AT_ONCE = 2
+"""By each of the two."""
 
 
 async def evaluate(work: Work, tell: Tell) -> dict[str, Any]:
@@ -41,10 +44,11 @@ async def evaluate(work: Work, tell: Tell) -> dict[str, Any]:
             "training.max_tokens.",
             field="frozen",
         )
-    losses: dict[str, list[float]] = {}
-    for system, adapter in ((CHAMPION, champion), (CANDIDATE, work.folder.path / CANDIDATE)):
-        tell(f"loss of the {system} on {len(frozen) + len(guard)} rows")
-        losses[system] = await asyncio.to_thread(_losses, work, adapter, [*frozen, *guard])
+    tell(f"loss of champion and candidate on {len(frozen) + len(guard)} rows")
+    systems = {CHAMPION: champion, CANDIDATE: work.folder.path / CANDIDATE}
+    losses = await asyncio.to_thread(
+        apart, training, losses_of, work.hf, systems, [*frozen, *guard], training
+    )
     written = frozen[: work.settings.evals.written_rows]
     texts = await _written(work, champion, written, tell) if written else {}
     frozen_cases = [
@@ -69,17 +73,22 @@ async def evaluate(work: Work, tell: Tell) -> dict[str, Any]:
     return {"champion": meta["champion"], "runs": stored, "metrics": _metrics(work, stored)}
 
 
-def _losses(work: Work, adapter: Path | None, rows: Sequence[Row]) -> list[float]:
-    training = work.settings.training
-    return nll(
-        work.hf,
-        adapter,
-        rows,
-        max_tokens=training.max_tokens,
-        threads=training.torch_threads,
-        device=training.device,
-        precision=training.precision,
-    )
+def losses_of(
+    base: Path, systems: Mapping[str, Path | None], rows: Sequence[Row], training: TrainingSettings
+) -> dict[str, list[float]]:
+    """System → nats per token of each row's answer; a system is the base with an adapter, or without."""
+    return {
+        system: nll(
+            base,
+            adapter,
+            rows,
+            max_tokens=training.max_tokens,
+            threads=training.torch_threads,
+            device=training.device,
+            precision=training.precision,
+        )
+        for system, adapter in systems.items()
+    }
 
 
 async def champion_of(work: Work) -> Path | None:
@@ -102,38 +111,33 @@ async def _written(
         if champion is not None:
             adapters[CHAMPION] = read_adapter(champion, work.spec.name, fingerprint)
         await engine.set_adapters(list(adapters.values()))
-        texts = {}
-        for system in (CHAMPION, CANDIDATE):
-            name = adapters[system].name if system in adapters else None
-            texts[system] = await _write_all(
-                work,
-                engine,
-                name,
-                rows,
-                lambda n, s=system: tell(  # type: ignore[misc]
-                    f"the {s} writes: {n} of {len(rows)}"
-                ),
-            )
-        return texts
+        names = {s: adapters[s].name if s in adapters else None for s in (CHAMPION, CANDIDATE)}
+        done = 0
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            tell(f"texts of champion and candidate: {done} of {len(names) * len(rows)}")
+
+        # At the same time: an engine on a CPU gives each adapter a thread of its own.
+        texts = await asyncio.gather(*(_write_all(work, engine, n, rows, count) for n in names.values()))
+        return dict(zip(names, texts, strict=True))
     finally:
         await engine.stop()
 
 
 async def _write_all(
-    work: Work, engine: Engine, adapter: str | None, rows: Sequence[Row], tell: Callable[[int], None]
+    work: Work, engine: Engine, adapter: str | None, rows: Sequence[Row], written: Callable[[], None]
 ) -> list[str]:
     places = asyncio.Semaphore(WRITING_AT_ONCE)
-    done = 0
 
     async def one(number: int, row: Row) -> str:
-        nonlocal done
         request = ChatRequest(
             work.spec.name, row.prompt, MAX_WRITTEN_TOKENS, temperature=0.0, seed=0, adapter=adapter
         )
         async with places, aclosing(engine.stream(request, f"{work.run_id}-{number}")) as pieces:  # type: ignore[type-var]
             text = "".join([piece.text async for piece in pieces])
-        done += 1
-        tell(done)
+        written()
         return text.strip()
 
     return list(await asyncio.gather(*(one(number, row) for number, row in enumerate(rows))))

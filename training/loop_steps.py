@@ -18,6 +18,7 @@ from assistant.llm.adapter_gguf import write_gguf
 from assistant.llm.adapters import GGUF, base_fingerprint, write_card
 from assistant.llm.engines import hf_folder
 from evals.runs import code_version
+from training.apart import apart
 from training.dataset import build_dataset, read_card
 from training.folders import writing
 from training.llm_lora import LoraJob, train_lora
@@ -49,6 +50,8 @@ async def build(work: Work, tell: Tell) -> dict[str, Any]:
     settings = work.settings
     tell("asking the base model the general questions")
     replay = await asyncio.to_thread(
+        apart,
+        settings.training,
         general_rows,
         work.hf,
         base_fingerprint(work.hf),

@@ -37,6 +37,7 @@ from training.schedule import epoch_steps, learning_rate, steps_in_epoch
 from training.world import Alone, World
 
 T = TypeVar("T")
+CPU_BATCH_TOKENS, BATCH_TOKENS = 512, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class LoraTrainer:
             )
         self.settings = settings
         self.world = world or Alone()
-        self.position = Position(batch_tokens=settings.batch_tokens)
+        self.position = Position()
         self._base, self._base_name = base, base_name
         self._rows, self._held = train, validation
         self._best: State = {}
@@ -91,6 +92,9 @@ class LoraTrainer:
         settings = self.settings
         torch.set_num_threads(settings.torch_threads)
         self.device = choose_device(settings.device)
+        self.position.batch_tokens = settings.batch_tokens or (
+            CPU_BATCH_TOKENS if self.device.type == "cpu" else BATCH_TOKENS
+        )
         tokenizer = load_tokenizer(self._base)
         self._pad = pad_id(tokenizer)
         self.train_rows = encode_all(tokenizer, self._rows, settings.max_tokens, "training")

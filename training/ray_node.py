@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from assistant.errors import Unavailable
+from assistant.settings import TrainingSettings
 
 START_ATTEMPTS = 3
 
@@ -40,3 +41,12 @@ def connect(workers: int = 1) -> None:
                     f"Ray: {name} does not answer: {error}",
                     hint="Look at `ai-assistant status`, then run it again.",
                 ) from error
+
+
+def takes_gpu(settings: TrainingSettings) -> bool:
+    """Whether each worker is to have a GPU; after `connect`."""
+    import ray
+
+    if settings.device == "auto":
+        return bool(ray.cluster_resources().get("GPU", 0) >= settings.workers)
+    return settings.device == "cuda"

@@ -24,7 +24,7 @@ from training.rows import Row, chat, read_rows
 SOURCE = "general"
 MAX_NEW_TOKENS = 64
 WHOLE = re.compile(r".*[.!?](?=\s|$)", re.DOTALL)
-BATCH = 8
+BATCH = 32
 
 
 def prompts() -> list[str]:

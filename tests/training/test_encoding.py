@@ -1,5 +1,7 @@
 """Only the assistant's turn is learned, however rows are batched."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,17 @@ from tests.training.tiny import row, rows
 from training.encoding import IGNORED, collate, encode, encode_all, load_tokenizer, micro_batches
 from training.lora_model import answer_nll, load_base
 from training.rows import Row, read_rows, write_rows
+
+
+def with_merge(base: Path, folder: Path, left: str, right: str) -> Path:
+    """`base` with a tokenizer that writes `left` followed by `right` as one token."""
+    shutil.copytree(base, folder)
+    file = folder / "tokenizer.json"
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw["model"]["vocab"][left + right] = len(raw["model"]["vocab"])
+    raw["model"]["merges"] = [[left, right]]
+    file.write_text(json.dumps(raw), encoding="utf-8")
+    return folder
 
 
 def test_labels_are_the_answer_and_its_end(tiny_base: Path) -> None:
@@ -41,6 +54,23 @@ def test_a_long_answer_is_cut_and_a_long_prompt_left_out(tiny_base: Path) -> Non
     assert encode(tokenizer, row("why " * 30, "Because of it."), 0, 64) is None
     with pytest.raises(InvalidInput, match="None of the 1 training rows"):
         encode_all(tokenizer, [row("why " * 30, "Because.")], 64, "training")
+
+
+def test_an_answer_may_begin_with_what_melts_into_the_prompts_end(tiny_base: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(with_merge(tiny_base, tmp_path / "merging", "Ċ", "Ċ"))
+    assert len(tokenizer("\n\n")["input_ids"]) == 1
+    found = encode(tokenizer, row("Why?", "\nBecause."), 0, 100)
+    assert found is not None
+    prompt = tokenizer.decode(found.ids[: found.start])
+    assert prompt.endswith("<|im_start|>assistant\n")
+    assert tokenizer.decode(found.ids[found.start :]) == "\nBecause.<|im_end|>"
+
+
+def test_a_template_that_rewrites_the_prompt_is_refused(tiny_base: Path) -> None:
+    tokenizer = load_tokenizer(tiny_base)
+    tokenizer.chat_template = "{{ messages | length }}" + tokenizer.chat_template
+    with pytest.raises(ConfigurationError, match="only appends"):
+        encode(tokenizer, row("Why?", "Because."), 0, 100)
 
 
 def test_padding_and_company_do_not_change_a_rows_loss(tiny_base: Path) -> None:

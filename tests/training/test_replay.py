@@ -13,7 +13,7 @@ QUESTIONS = [f"Question {i}?" for i in range(10)]
 
 def test_the_prompts_are_many_short_and_different() -> None:
     found = prompts()
-    assert len(found) >= 80
+    assert len(found) >= 160
     assert len(set(found)) == len(found)
     assert all(3 <= len(p.split()) <= 25 for p in found)
 
@@ -37,6 +37,7 @@ def test_answers_are_made_once_per_base(
 def test_an_interrupted_call_goes_on_where_it_was(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(training.replay, "BATCH", 4)
     whole = general_rows(tiny_base, "a", tmp_path / "whole", questions=QUESTIONS)
     asked: list[str] = []
     real = training.replay._Answers.__call__
