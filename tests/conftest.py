@@ -54,6 +54,7 @@ GROUPS = {
             "tests/data_jobs/test_reembed_ray.py",
             "tests/serve_app/test_graph.py",
             "tests/serve_app/test_scheduler.py",
+            "tests/training/test_apart.py",
             "tests/training/test_llm_lora.py",
             "tests/training/test_loop.py",
             "tests/tuning/test_lora_search.py",
