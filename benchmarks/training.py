@@ -223,6 +223,8 @@ def measure(base: Path, steps: int, workers: int, rounds: int) -> dict[str, Any]
         "at": now().isoformat(),
         "base": base.parent.name,
         "steps": steps,
+        "rounds": rounds,
+        "precision": settings.precision,
         "workers": workers,
         "loops": results,
         "ratio": {
