@@ -17,7 +17,7 @@ status: ## Say what runs, where, with which versions
 	@$(BIN)/ai-assistant status
 
 test: ## Set everything up and run all tests with coverage
-	@$(PYTHON) -m cluster.bootstrap test && $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	@$(PYTHON) -m cluster.bootstrap test && $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report=html --durations=25
 
 lint: ## Check style and types
 	@$(PYTHON) -m cluster.bootstrap test && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
