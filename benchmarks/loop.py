@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -25,7 +26,7 @@ from assistant.clock import now
 from benchmarks import save
 from benchmarks.stack import command
 from cluster.layout import ROOT, Layout
-from cluster.memory import stack_memory, total_pss
+from cluster.memory import stack_processes
 from cluster.plan import Plan
 from cluster.ports import pick
 from cluster.shutdown import stop_stack
@@ -34,7 +35,8 @@ from cluster.state import State
 DATA = ROOT.parent / "shared" / "data"
 LIMIT_S = 20 * 60.0
 LIMIT_BYTES = 8_000_000_000
-LOOK_S = 15.0
+LOOK_S = 5.0
+SHOWN = 12
 
 
 def rate(url: str, knowledge: Path, count: int) -> int:
@@ -55,25 +57,53 @@ def rate(url: str, knowledge: Path, count: int) -> int:
 
 
 class Peak(threading.Thread):
-    """The most memory that the stack, its learning run included, held at one look."""
+    """The most memory that the stack, its learning run included, held at one look, and which processes held it."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(daemon=True)
         self._layout = layout
         self._over = threading.Event()
+        self._began = time.monotonic()
         self.bytes = 0
+        self.after_s = 0.0
+        self.largest: list[dict[str, Any]] = []
 
     def run(self) -> None:
         while not self._over.wait(LOOK_S):
             state, plan = State.read(self._layout.state), Plan.read(self._layout.plan)
-            if state is not None:
-                memory = stack_memory(state, plan, exact=True)
-                self.bytes = max(self.bytes, total_pss(memory) or sum(m.rss for m in memory.values()))
+            if state is None:
+                continue
+            groups = stack_processes(state, plan)
+            held = [(held_by(p), service, p) for service, group in groups.items() for p in group]
+            whole = sum(size for size, _, _ in held)
+            if whole > self.bytes:
+                self.bytes, self.after_s = whole, round(time.monotonic() - self._began, 1)
+                held.sort(key=lambda one: one[0], reverse=True)
+                self.largest = [
+                    {"bytes": size, "service": service, "process": called(process)}
+                    for size, service, process in held[:SHOWN]
+                ]
 
-    def end(self) -> int:
+    def end(self) -> None:
         self._over.set()
         self.join()
-        return self.bytes
+
+
+def held_by(process: psutil.Process) -> int:
+    """PSS; RSS where the system does not tell it; nothing once the process is gone."""
+    try:
+        memory = process.memory_full_info()
+    except psutil.Error:
+        return 0
+    return int(getattr(memory, "pss", memory.rss))
+
+
+def called(process: psutil.Process) -> str:
+    try:
+        words = [Path(word).name for word in process.cmdline() if not word.startswith("-")]
+    except psutil.Error:
+        return "gone"
+    return " ".join(words[:3])[:60]
 
 
 @contextmanager
@@ -102,7 +132,7 @@ def measure(knowledge: Path, documents: Path, examples: int, settings: list[str]
             chosen = [argument for setting in settings for argument in ("--set", setting)]
             run = command(layout, port, "learn", "run", "--documents", str(documents), *chosen)["answer"]
             seconds = time.monotonic() - began
-            held = peak.end()
+            peak.end()
     return {
         "at": now().isoformat(),
         "cores": os.cpu_count(),
@@ -115,9 +145,11 @@ def measure(knowledge: Path, documents: Path, examples: int, settings: list[str]
         },
         "status": run["status"],
         "total_s": round(seconds, 1),
-        "peak_pss_bytes": held,
+        "peak_pss_bytes": peak.bytes,
+        "peak_after_s": peak.after_s,
+        "peak_processes": peak.largest,
         "of_the_time": round(seconds / LIMIT_S, 2),
-        "of_the_memory": round(held / LIMIT_BYTES, 2),
+        "of_the_memory": round(peak.bytes / LIMIT_BYTES, 2),
     }
 
 
@@ -130,7 +162,9 @@ def table(result: dict[str, Any]) -> Table:
         shown.add_row(name, f"{step['seconds']:.0f}", step["detail"])
     shown.add_row("all", f"{result['total_s']:.0f}", f"{result['of_the_time']:.0%} of 20 minutes")
     held = f"{result['peak_pss_bytes'] / 1e9:.2f} GB, {result['of_the_memory']:.0%} of 8 GB"
-    shown.add_row("memory", "", f"whole stack at its peak: {held}")
+    shown.add_row("memory", f"{result['peak_after_s']:.0f}", f"whole stack at its peak: {held}")
+    for one in result["peak_processes"]:
+        shown.add_row("", "", f"{one['bytes'] / 1e9:.2f} GB {one['service']}: {one['process']}")
     return shown
 
 

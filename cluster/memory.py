@@ -20,13 +20,18 @@ class Memory:
 
 def stack_memory(state: State, plan: Plan | None, *, exact: bool = False) -> dict[str, Memory]:
     """Service name → memory; supervisors too. `exact` reads PSS, which costs milliseconds per process."""
+    return {name: _sum(processes, exact) for name, processes in stack_processes(state, plan).items()}
+
+
+def stack_processes(state: State, plan: Plan | None) -> dict[str, list[psutil.Process]]:
+    """Service name → its processes; supervisors too."""
     markers = {spec.name: spec.marker for spec in plan.services} if plan else {}
     groups: dict[str, list[psutil.Process]] = {}
     for name, record in state.services.items():
         if record.process is not None:
             groups[name] = _family(record.process, markers.get(name, ""))
     groups["supervisor"] = [p for leader in (state.leader, state.standby) if leader for p in members(leader)]
-    return {name: _sum(processes, exact) for name, processes in groups.items()}
+    return groups
 
 
 def total_pss(memory: dict[str, Memory]) -> int | None:

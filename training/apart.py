@@ -19,7 +19,8 @@ def apart(settings: TrainingSettings, function: Callable[P, T], *args: P.args, *
     """`function(*args, **kwargs)` in a process of its own, at a low priority, with the resources of one
     training worker.
 
-    Raises what `function` raises; Unavailable when its process died again and again.
+    Raises what `function` raises; Unavailable when its process died again and again, when Ray ended it because
+    the machine's memory ran out, or when the cluster went away.
     """
     connect(settings.workers)
     import ray
@@ -38,11 +39,26 @@ def apart(settings: TrainingSettings, function: Callable[P, T], *args: P.args, *
             raise error.cause from error
         raise
     except RayError as error:
-        raise Unavailable(
-            f"The process that works with the model died {RETRIES + 1} times: {str(error).strip()[-500:]}",
-            hint="Most likely memory ran out. Free some and start the same run again.",
-        ) from error
+        raise _lost(error) from error
     return found
+
+
+def _lost(error: Exception) -> Unavailable:
+    """What Ray's own error means for the run."""
+    from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+
+    if isinstance(error, OutOfMemoryError):
+        what = "was ended, because the machine's memory ran out"
+        hint = "Free some and start the same run again."
+    elif isinstance(error, WorkerCrashedError):
+        what = f"died {RETRIES + 1} times"
+        hint = "Most likely memory ran out. Free some and start the same run again."
+    else:
+        what = "was lost with its cluster, or never started"
+        hint = "Look at `ai-assistant status`, then start the same run again."
+    return Unavailable(
+        f"The process that works with the model {what}: {str(error).strip()[-500:]}", hint=hint
+    )
 
 
 def _yielding(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from evals.runs import RunStore
 from evals.text_metrics import text_scores
 from evals.tracking import Tracker
 from training.apart import apart
+from training.count import Count, CountFile, uncounted
 from training.loop_work import Tell, Work
 from training.rows import Row, read_rows
 from training.scoring import fitting, nll
@@ -46,9 +47,11 @@ async def evaluate(work: Work, tell: Tell) -> dict[str, Any]:
         )
     tell(f"loss of champion and candidate on {len(frozen) + len(guard)} rows")
     systems = {CHAMPION: champion, CANDIDATE: work.folder.path / CANDIDATE}
-    losses = await asyncio.to_thread(
-        apart, training, losses_of, work.hf, systems, [*frozen, *guard], training
-    )
+    counted = CountFile(work.folder.path / "counted")
+    with counted.followed(lambda done, of: tell(f"loss of champion and candidate: {done} of {of}")):
+        losses = await asyncio.to_thread(
+            apart, training, losses_of, work.hf, systems, [*frozen, *guard], training, counted
+        )
     written = frozen[: work.settings.evals.written_rows]
     texts = await _written(work, champion, written, tell) if written else {}
     frozen_cases = [
@@ -74,11 +77,20 @@ async def evaluate(work: Work, tell: Tell) -> dict[str, Any]:
 
 
 def losses_of(
-    base: Path, systems: Mapping[str, Path | None], rows: Sequence[Row], training: TrainingSettings
+    base: Path,
+    systems: Mapping[str, Path | None],
+    rows: Sequence[Row],
+    training: TrainingSettings,
+    counted: Count = uncounted,
 ) -> dict[str, list[float]]:
     """System → nats per token of each row's answer; a system is the base with an adapter, or without."""
-    return {
-        system: nll(
+    found: dict[str, list[float]] = {}
+
+    def of_all(done: int, of: int) -> None:
+        counted(len(found) * of + done, len(systems) * of)
+
+    for system, adapter in systems.items():
+        found[system] = nll(
             base,
             adapter,
             rows,
@@ -86,9 +98,9 @@ def losses_of(
             threads=training.torch_threads,
             device=training.device,
             precision=training.precision,
+            counted=of_all,
         )
-        for system, adapter in systems.items()
-    }
+    return found
 
 
 async def champion_of(work: Work) -> Path | None:

@@ -19,6 +19,7 @@ from assistant.llm.adapters import GGUF, base_fingerprint, write_card
 from assistant.llm.engines import hf_folder
 from evals.runs import code_version
 from training.apart import apart
+from training.count import CountFile
 from training.dataset import build_dataset, read_card
 from training.folders import writing
 from training.llm_lora import LoraJob, train_lora
@@ -49,16 +50,21 @@ async def build(work: Work, tell: Tell) -> dict[str, Any]:
     await asyncio.to_thread(ensure_weights, work, tell)
     settings = work.settings
     tell("asking the base model the general questions")
-    replay = await asyncio.to_thread(
-        apart,
-        settings.training,
-        general_rows,
-        work.hf,
-        base_fingerprint(work.hf),
-        settings.home / "learning" / "cache",
-        threads=settings.training.torch_threads,
-        device=settings.training.device,
-    )
+    counted = CountFile(work.folder.path / "counted")
+    with counted.followed(
+        lambda done, of: tell(f"asking the base model the general questions: {done} of {of}")
+    ):
+        replay = await asyncio.to_thread(
+            apart,
+            settings.training,
+            general_rows,
+            work.hf,
+            base_fingerprint(work.hf),
+            settings.home / "learning" / "cache",
+            threads=settings.training.torch_threads,
+            device=settings.training.device,
+            counted=counted,
+        )
     tell("splitting by document")
     card = await asyncio.to_thread(
         build_dataset,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from assistant.types import Message
+from training.count import Count, uncounted
 from training.encoding import load_tokenizer, pad_id
 from training.folders import write_bytes, writing
 from training.lora_model import choose_device, choose_dtype, load_base
@@ -24,7 +25,7 @@ from training.rows import Row, chat, read_rows
 SOURCE = "general"
 MAX_NEW_TOKENS = 64
 WHOLE = re.compile(r".*[.!?](?=\s|$)", re.DOTALL)
-BATCH = 32
+BATCH = 16
 
 
 def prompts() -> list[str]:
@@ -40,6 +41,7 @@ def general_rows(
     questions: Sequence[str] | None = None,
     threads: int = 1,
     device: str = "auto",
+    counted: Count = uncounted,
 ) -> list[Row]:
     """One row per question, in their order. Answers that are not in `cache` yet are generated, batch by batch:
     an interrupted call goes on where it was.
@@ -58,6 +60,7 @@ def general_rows(
             for question, text in zip(some, answer(some), strict=True):
                 known[question] = Row((Message("user", question), Message("assistant", text)), SOURCE)
             _keep(file, list(known.values()))
+            counted(len(wanted) - len(missing) + first + len(some), len(wanted))
     return [known[question] for question in wanted]
 
 

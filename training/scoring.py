@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from assistant.errors import InvalidInput
+from training.count import Count, uncounted
 from training.encoding import collate, encode, load_tokenizer, micro_batches, pad_id
 from training.lora_model import (
     Precision,
@@ -35,6 +36,7 @@ def nll(
     threads: int = 1,
     device: str = "auto",
     precision: Precision = "auto",
+    counted: Count = uncounted,
 ) -> list[float]:
     """Nats per token of the assistant's turn, one figure per row and in their order.
 
@@ -53,11 +55,13 @@ def nll(
     model = load_base(base, where, choose_dtype(where, precision))
     if adapter is not None:
         model = read_adapter(model, adapter)
-    scores = [0.0] * len(rows)
+    scores, done = [0.0] * len(rows), 0
     with evaluating(model):
         for group in micro_batches([e for e in encoded if e is not None], batch_tokens):
             batch = collate(group, pad_id(tokenizer), where)
             means = (answer_nll(model, batch) / batch.counts).tolist()
             for row, mean in zip(batch.rows, means, strict=True):
                 scores[row] = mean
+            done += len(batch.rows)
+            counted(done, len(rows))
     return scores

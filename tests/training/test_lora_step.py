@@ -33,7 +33,9 @@ def test_training_makes_every_held_out_answer_of_its_kind_likelier(tiny_base: Pa
     steps = list(run.train())
     run.write_best(tmp_path / "adapter")
     held = rows(5, 40)
-    before = nll(tiny_base, None, held)
+    figures: list[tuple[int, int]] = []
+    before = nll(tiny_base, None, held, counted=lambda *some: figures.append(some))
+    assert figures == sorted(set(figures)) and figures[-1] == (len(held), len(held))
     after = nll(tiny_base, tmp_path / "adapter", held)
     assert all(now < then - 0.1 for now, then in zip(after, before, strict=True))
     assert run.position.base_nll is not None

@@ -38,7 +38,11 @@ def test_an_interrupted_call_goes_on_where_it_was(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training.replay, "BATCH", 4)
-    whole = general_rows(tiny_base, "a", tmp_path / "whole", questions=QUESTIONS)
+    figures: list[tuple[int, int]] = []
+    whole = general_rows(
+        tiny_base, "a", tmp_path / "whole", questions=QUESTIONS, counted=lambda *some: figures.append(some)
+    )
+    assert figures == [(4, 10), (8, 10), (10, 10)]
     asked: list[str] = []
     real = training.replay._Answers.__call__
 
@@ -53,7 +57,12 @@ def test_an_interrupted_call_goes_on_where_it_was(
         with pytest.raises(KeyboardInterrupt):
             general_rows(tiny_base, "a", tmp_path, questions=QUESTIONS)
     assert len(asked) == training.replay.BATCH
-    assert general_rows(tiny_base, "a", tmp_path, questions=QUESTIONS) == whole
+    figures.clear()
+    again = general_rows(
+        tiny_base, "a", tmp_path, questions=QUESTIONS, counted=lambda *some: figures.append(some)
+    )
+    assert again == whole
+    assert figures == [(8, 10), (10, 10)]
 
 
 def test_half_is_learned_and_half_guards() -> None:
