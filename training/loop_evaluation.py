@@ -2,15 +2,12 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from assistant.errors import InvalidInput
 from assistant.llm.adapters import base_fingerprint, read_adapter
-from assistant.llm.engines import create_engine
-from assistant.llm.types import ChatRequest, Engine
 from assistant.settings import TrainingSettings
 from evals.gate import GateDecision, decide
 from evals.report import render
@@ -23,12 +20,10 @@ from training.count import Count, CountFile, uncounted
 from training.loop_work import Tell, Work
 from training.rows import Row, read_rows
 from training.scoring import fitting, nll
+from training.texts import write_texts
 
 CANDIDATE = "candidate"
 CHAMPION = "champion"
-MAX_WRITTEN_TOKENS = 160
-WRITING_AT_ONCE = 2
-"""By each of the two."""
 
 
 async def evaluate(work: Work, tell: Tell) -> dict[str, Any]:
@@ -114,45 +109,20 @@ async def champion_of(work: Work) -> Path | None:
 async def _written(
     work: Work, champion: Path | None, rows: Sequence[Row], tell: Tell
 ) -> dict[str, list[str]]:
-    """What both write, through the engine that would serve them."""
-    engine = create_engine(work.spec, work.settings.models_dir)
-    await engine.start()
-    try:
-        fingerprint = base_fingerprint(work.hf)
-        adapters = {CANDIDATE: read_adapter(work.folder.path / CANDIDATE, work.spec.name, fingerprint)}
-        if champion is not None:
-            adapters[CHAMPION] = read_adapter(champion, work.spec.name, fingerprint)
-        await engine.set_adapters(list(adapters.values()))
-        names = {s: adapters[s].name if s in adapters else None for s in (CHAMPION, CANDIDATE)}
-        done = 0
+    """What both write."""
+    fingerprint, model = base_fingerprint(work.hf), work.spec.name
+    systems = {
+        CHAMPION: None if champion is None else read_adapter(champion, model, fingerprint),
+        CANDIDATE: read_adapter(work.folder.path / CANDIDATE, model, fingerprint),
+    }
+    done = 0
 
-        def count() -> None:
-            nonlocal done
-            done += 1
-            tell(f"texts of champion and candidate: {done} of {len(names) * len(rows)}")
+    def count() -> None:
+        nonlocal done
+        done += 1
+        tell(f"texts of champion and candidate: {done} of {len(systems) * len(rows)}")
 
-        # At the same time: an engine on a CPU gives each adapter a thread of its own.
-        texts = await asyncio.gather(*(_write_all(work, engine, n, rows, count) for n in names.values()))
-        return dict(zip(names, texts, strict=True))
-    finally:
-        await engine.stop()
-
-
-async def _write_all(
-    work: Work, engine: Engine, adapter: str | None, rows: Sequence[Row], written: Callable[[], None]
-) -> list[str]:
-    places = asyncio.Semaphore(WRITING_AT_ONCE)
-
-    async def one(number: int, row: Row) -> str:
-        request = ChatRequest(
-            work.spec.name, row.prompt, MAX_WRITTEN_TOKENS, temperature=0.0, seed=0, adapter=adapter
-        )
-        async with places, aclosing(engine.stream(request, f"{work.run_id}-{number}")) as pieces:  # type: ignore[type-var]
-            text = "".join([piece.text async for piece in pieces])
-        written()
-        return text.strip()
-
-    return list(await asyncio.gather(*(one(number, row) for number, row in enumerate(rows))))
+    return await write_texts(work.spec, work.settings.models_dir, systems, rows, count)
 
 
 def _case(
