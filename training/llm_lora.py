@@ -24,7 +24,7 @@ from training.journal import Follower, Point
 from training.lora_job import RESULT, STORAGE, LoraJob, LoraResult, params, prepare, result_of
 from training.lora_worker import work
 from training.progress import TrainingBar, TrainProgress, progress_of
-from training.ray_node import connect, takes_gpu
+from training.ray_node import connect, spare_watchers, takes_gpu
 
 __all__ = ["LoraJob", "LoraResult", "train_lora"]
 
@@ -75,6 +75,7 @@ def train_lora(
 def _fit(job: LoraJob, callbacks: Sequence[Any]) -> Path | None:
     """Run the workers to their end; the folder of the last checkpoint."""
     connect(job.settings.workers)
+    spare_watchers()
     from ray.exceptions import RayError
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer

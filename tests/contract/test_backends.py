@@ -33,7 +33,7 @@ from tests.fixtures_adapters import TinyLlama, make_adapter
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.integration,
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(900),
     # vLLM and torch: a zmq context that its start-up leaves to the collector, and deprecations inside.
     pytest.mark.filterwarnings("ignore:Unclosed context <zmq:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning:zmq"),

@@ -22,7 +22,7 @@ from assistant.stores.sources import SourceRepository
 from assistant.stores.vectors import SearchFilter, VectorStore
 from tests.data_jobs.conftest import TEXT
 
-pytestmark = [pytest.mark.integration, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 DOCUMENTS = 80
 

@@ -95,7 +95,7 @@ BM25, DENSE = (0.6762, 0.6863), 0.6451
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_scifact_comes_out_as_published(
     vector_store: VectorStore,
     qdrant_server: QdrantSettings,

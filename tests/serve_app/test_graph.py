@@ -26,7 +26,7 @@ from tests.fixtures_postgres import truncate
 from tests.serve_app.clients import Clients
 from tests.serve_app.graph import APP, PASSAGES, Graph, empty_qdrant, store_passages
 
-pytestmark = [pytest.mark.cluster, pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 LLM = "smollm2-135m-instruct"
 ALERT = "What should I do when KubePersistentVolumeFillingUp fires?"

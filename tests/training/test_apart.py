@@ -16,7 +16,7 @@ from training.apart import RETRIES, apart
 from training.count import CountFile
 from training.priority import NICENESS
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 def whoami(first: int, *, second: int) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ from training import journal, tracking
 from training.lora_step import Step
 from training.registry import Registry
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 CARD = {
     "base_model": "tiny",

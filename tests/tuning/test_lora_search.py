@@ -33,7 +33,7 @@ def search(tmp_path: Path) -> LoraSearch:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_an_interrupted_search_goes_on_and_writes_the_best(
     ray_cluster: RayCluster, search: LoraSearch, tmp_path: Path
 ) -> None:
