@@ -35,7 +35,7 @@ from cluster.state import State
 DATA = ROOT.parent / "shared" / "data"
 LIMIT_S = 20 * 60.0
 LIMIT_BYTES = 8_000_000_000
-LOOK_S = 5.0
+LOOK_S = 15.0
 SHOWN = 12
 
 

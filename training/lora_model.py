@@ -149,7 +149,7 @@ def write_adapter(adapted: Any, state: State, folder: Path) -> None:
 def answer_nll(model: Any, batch: Batch) -> torch.Tensor:
     """Summed negative log-likelihood of each row's answer, in nats: (rows,), float32, with gradient."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    given: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
+    given: dict[str, Any] = {"input_ids": batch.ids, "use_cache": False}
     # The adapter is fp32; cast to the base's format, it does not slow down the matrix products.
     with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=causal.dtype == torch.bfloat16):
         if _keeps_logits(type(causal)):

@@ -10,7 +10,7 @@ import torch
 from assistant.errors import ConfigurationError, InvalidInput
 from assistant.types import Message
 from tests.training.tiny import row, rows
-from training.encoding import IGNORED, collate, encode, encode_all, load_tokenizer, micro_batches
+from training.encoding import IGNORED, STRIDE, collate, encode, encode_all, load_tokenizer, micro_batches
 from training.lora_model import answer_nll, load_base
 from training.rows import Row, read_rows, write_rows
 
@@ -33,8 +33,8 @@ def test_labels_are_the_answer_and_its_end(tiny_base: Path) -> None:
     assert tokenizer.decode(found.ids[found.start :]) == "Because.<|im_end|>"
     assert tokenizer.decode(found.ids[: found.start]).endswith("<|im_start|>assistant\n")
     batch = collate([found], 1, torch.device("cpu"))
-    assert batch.targets[0].tolist() == list(found.ids[found.start :])
-    assert batch.mask is None
+    learned = batch.targets[0][batch.targets[0] != IGNORED]
+    assert learned.tolist() == list(found.ids[found.start :])
 
 
 def test_earlier_assistant_turns_are_not_learned(tiny_base: Path) -> None:
@@ -83,6 +83,17 @@ def test_padding_and_company_do_not_change_a_rows_loss(tiny_base: Path) -> None:
     assert (together > 0).all()
 
 
+def test_few_shapes_for_rows_of_many_lengths(tiny_base: Path) -> None:
+    encoded = encode_all(load_tokenizer(tiny_base), rows(20), 96, "training")
+    assert len({len(e.ids) for e in encoded}) > 4
+    batches = [collate([e], 1, torch.device("cpu")) for e in encoded]
+    assert {b.ids.shape[1] % STRIDE for b in batches} == {0}
+    assert len({b.keep.shape for b in batches}) <= 2
+    for batch, e in zip(batches, encoded, strict=True):
+        assert (batch.targets != IGNORED).sum() == e.answer_tokens == batch.counts[0]
+        assert batch.keep.tolist() == sorted(set(batch.keep.tolist()))
+
+
 def test_the_loss_is_that_of_transformers(tiny_base: Path) -> None:
     tokenizer = load_tokenizer(tiny_base)
     model = load_base(tiny_base, torch.device("cpu"), torch.float32)
@@ -97,9 +108,10 @@ def test_the_loss_is_that_of_transformers(tiny_base: Path) -> None:
 
 def test_micro_batches_hold_every_row_once_within_the_budget(tiny_base: Path) -> None:
     encoded = encode_all(load_tokenizer(tiny_base), rows(20), 96, "training")
-    groups = micro_batches(encoded, 150)
+    groups = micro_batches(encoded, 300)
+    assert any(len(g) > 1 for g in groups)
     assert sorted(r.row for g in groups for r in g) == list(range(20))
-    assert all(len(g) == 1 or len(g) * max(len(r.ids) for r in g) <= 150 for g in groups)
+    assert all(len(g) == 1 or collate(g, 1, torch.device("cpu")).ids.numel() <= 300 for g in groups)
     assert all(len(g) == 1 for g in micro_batches(encoded, 1))
 
 
