@@ -8,13 +8,14 @@ Ray reads its environment at import, so the launcher sets every RAY_ variable be
 import argparse
 import asyncio
 import contextlib
+import functools
 import os
 import shutil
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,17 @@ class RayNode:
         self.say("starting Ray")
         temp = self.layout.make_ray_temp()
         _remove_old_sessions(temp)
-        context = ray.init(
-            address="local",
-            num_cpus=max(4, os.cpu_count() or 1),
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            dashboard_port=self.dashboard_port,
-            log_to_driver=True,
-            _temp_dir=str(temp),
-        )
+        with _any_agent_port():
+            context = ray.init(
+                address="local",
+                num_cpus=max(4, os.cpu_count() or 1),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                dashboard_port=self.dashboard_port,
+                log_to_driver=True,
+                _temp_dir=str(temp),
+            )
         _raise_on_term()
         self.report.address = context.address_info["gcs_address"]
         self.report.session = context.address_info["session_dir"]
@@ -212,6 +214,20 @@ def _remove_old_sessions(temp: Path) -> None:
     sessions = sorted(p for p in temp.glob("session_*") if p.is_dir() and not p.is_symlink())
     for old in sessions[: -KEPT_SESSIONS + 1] if len(sessions) >= KEPT_SESSIONS else []:
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """Ray's agent takes a free port within it. Its default is the same for every Ray on the machine, the second one
+    goes on without an agent, and then no job ever starts; `ray.init` has no argument for it."""
+    from ray._private import parameter
+
+    own = parameter.RayParams
+    parameter.RayParams = functools.partial(own, dashboard_agent_listen_port=0)
+    try:
+        yield
+    finally:
+        parameter.RayParams = own
 
 
 def _raise_on_term() -> None:

@@ -1,11 +1,13 @@
 """Shared fixtures: one Ray cluster for the whole test session, with Serve's proxy on a port of its own."""
 
+import contextlib
 import gc
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ import pytest
 
 NEEDED_GIB = 3.0
 STARTS = 3
-"""Ray gives its own processes 30 seconds to come up, which a machine busy with other tests may not hold."""
+PATIENCE_S = 240.0
+"""Ray gives its own node 30 seconds to come up, which a machine busy with other tests may not hold."""
 
 
 @dataclass(frozen=True)
@@ -79,21 +82,46 @@ def _start(folder: str, before: set[psutil.Process]) -> str:
 
     for attempt in range(1, STARTS + 1):
         try:
-            context: Any = ray.init(
-                address="local",
-                num_cpus=2,
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                object_store_memory=200_000_000,
-                _temp_dir=folder,
-            )
+            with _patience():
+                context: Any = ray.init(
+                    address="local",
+                    num_cpus=2,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    object_store_memory=200_000_000,
+                    _temp_dir=folder,
+                )
             return str(context.address_info["gcs_address"])
         except Exception:
             _stop(before)
             if attempt == STARTS:
                 raise
     raise AssertionError
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Within it a new node has PATIENCE_S to register. Ray's limit is a local constant around this call."""
+    from ray._private import services
+
+    asked = services.get_node
+
+    def waiting(gcs_address: str, node_id: str) -> Any:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return asked(gcs_address, node_id)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    services.get_node = waiting
+    try:
+        yield
+    finally:
+        services.get_node = asked
 
 
 def _stop(before: set[psutil.Process]) -> None:

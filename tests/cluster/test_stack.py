@@ -1,8 +1,10 @@
 """The whole stack, for real: started once, each process killed with -9 in turn, then stopped without a trace."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ import psutil
 import pytest
 
 from cluster.layout import Layout
+from cluster.plan import Plan
 from cluster.ports import pick
 from cluster.processes import Identity, find_owned, is_alive, members
 from cluster.shutdown import stop_stack, supervisors
@@ -23,6 +26,7 @@ from cluster.state import State
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1200)]
 
 HEAL_S = 600.0
+RAY_AGENT_PORT = 52365
 RUNBOOKS = {
     "volumes.md": "# Volumes\n\n## Mitigation\n\nWhen a persistent volume fills up, delete old snapshots first.\n",
     "certificates.md": "# Certificates\n\nRotate the certificates of the gateway every ninety days.\n",
@@ -97,6 +101,11 @@ def stack(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     for name, text in RUNBOOKS.items():
         (folder / name).write_text(text)
     made = Stack(layout, pick())
+    other = socket.socket()
+    with contextlib.suppress(OSError):
+        # As another Ray on the machine would; where one does, it is taken already.
+        other.bind(("0.0.0.0", RAY_AGENT_PORT))
+        other.listen()
     try:
         started = made.command("up", "--no-ingest")
         assert {step["name"] for step in started["steps"]} >= {
@@ -111,6 +120,7 @@ def stack(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         assert report["sources"][0]["added"] == len(RUNBOOKS)
         yield made
     finally:
+        other.close()
         stop_stack(layout)
 
 
@@ -143,6 +153,27 @@ def test_the_experiment_exists(stack: Stack) -> None:
     url = f"{stack.state().urls['mlflow']}/api/2.0/mlflow/experiments/get-by-name"
     answer = httpx.get(url, params={"experiment_name": "ai-assistant"}, trust_env=False)
     assert answer.json()["experiment"]["name"] == "ai-assistant"
+
+
+def test_jobs_start_beside_another_ray(stack: Stack) -> None:
+    """Learning runs are Ray jobs, and Ray starts those through an agent with a port of its own."""
+    plan = Plan.read(stack.layout.plan)
+    assert plan is not None
+    submit = (
+        "import sys, time; from ray.job_submission import JobSubmissionClient; "
+        "client = JobSubmissionClient(sys.argv[1]); job = client.submit_job(entrypoint='true')\n"
+        "while not client.get_job_status(job).is_terminal(): time.sleep(0.5)\n"
+        "print(client.get_job_status(job))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", submit, stack.state().urls["dashboard"]],
+        env={**os.environ, **plan.service("ray").env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "SUCCEEDED" in done.stdout, done.stderr[-1500:]
 
 
 def test_nothing_of_it_is_reachable_without_a_key_beyond_this_machine(stack: Stack) -> None:
