@@ -189,6 +189,9 @@ class LearningSettings(Section):
     is started again."""
     relaunch_s: float = Field(60.0, gt=0)
     """How long a started run may take to claim its job before it counts as lost."""
+    launch: Literal["cluster", "external"] = "cluster"
+    """Who gives a due run its process: the Scheduler, as a Ray job beside what serves, or somebody else who calls
+    `python -m training.loop --next` (a RayCronJob on Kubernetes)."""
     max_launches: int = Field(5, ge=1)
     """Starts of one run, after crashes, before it counts as failed."""
     poll_s: float = Field(2.0, gt=0)

@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve import Application
 
 from assistant.errors import AssistantError, ConfigurationError
-from assistant.llm.catalog import Catalog, load_catalog
+from assistant.llm.catalog import Catalog, load_catalog, read_catalog
 from assistant.settings import Settings, load_settings
 from assistant.stores.migrations import pending
 from assistant.stores.postgres import Database
@@ -42,12 +42,18 @@ class AppArgs(BaseModel):
     """A settings file instead of `config.yaml` or AI_ASSISTANT_CONFIG."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings that beat the file and the environment, nested as in the file."""
+    models: list[dict[str, Any]] | None = None
+    """The list of a models file, instead of the one that `llm.models_file` names."""
 
 
 def app(args: AppArgs) -> Application:
     """The bound graph. Raises ConfigurationError with one sentence when it could not work."""
     settings = load_settings(config_file=args.config_file, overrides=args.settings)
-    catalog = load_catalog(models_file(settings), settings.home)
+    catalog = (
+        load_catalog(models_file(settings), settings.home)
+        if args.models is None
+        else read_catalog(args.models, settings.home, "args.models of the Serve config")
+    )
     check_stores(settings)
     return graph(settings, catalog)
 

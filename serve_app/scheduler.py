@@ -74,7 +74,9 @@ class RunKeeper:
         return await self._runs.alive()
 
     async def _keep(self, alive: RunAlive) -> None:
-        """Start the process of a run that has none."""
+        """Start the process of a run that has none, unless that is somebody else's task."""
+        if self._settings.launch == "external":
+            return
         waiting = alive.job.status == "queued"
         if not waiting and not alive.abandoned:
             return

@@ -1,4 +1,5 @@
-"""One learning run, from feedback to a deployed adapter: `python -m training.loop --job ID`.
+"""One learning run, from feedback to a deployed adapter: `python -m training.loop --job ID`, or `--next` for the
+run that waits, if there is one.
 
 The job is a row in Postgres: this process claims it under a lease, tells its steps as events, and leaves each
 step's result in the run's folder. Killed anywhere, it is started again and goes on with the first step that
@@ -141,15 +142,20 @@ def _differences(metrics: Mapping[str, Any]) -> str:
     return "; ".join(found)
 
 
-async def work_on(settings: Settings, job_id: UUID) -> Mapping[str, Any]:
-    """Claim the run and work on it. Raises Conflict when somebody else does, NotFound for no such run."""
+async def work_on(settings: Settings, job_id: UUID | None) -> Mapping[str, Any] | None:
+    """Claim the run and work on it. Raises Conflict when somebody else does, NotFound for no such run.
+
+    Without an id, the run that waits or was abandoned; None when there is none.
+    """
     database = Database(settings.postgres)
     await database.open()
     try:
         jobs = JobRepository(database)
         worker = f"learning-{os.getpid()}-{new_id()}"
         job = await jobs.claim(JOB_KIND, worker, LEASE_S)
-        if job is None or job.id != job_id:
+        if job is None and job_id is None:
+            return None
+        if job is None or job_id not in (None, job.id):
             raise Conflict(f"The learning run {job_id} has ended, or another process works on it.")
         async with _leased(jobs, job, worker):
             return await finished(jobs, job, worker, await _started(settings, database, jobs, job, worker))
@@ -235,7 +241,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--job", type=UUID, required=True, help="id of a queued learning run")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--job", type=UUID, help="id of a queued learning run")
+    which.add_argument("--next", action="store_true", help="the run that waits, if there is one")
     given = parser.parse_args()
     yield_to_serving()
     settings = load_settings()
@@ -250,6 +258,9 @@ def main() -> None:
     except asyncio.CancelledError:
         log.warning("run_lost", run=str(given.job))
         os._exit(1)
+    if result is None:
+        log.info("no_run_waits")
+        return
     log.info("run_done", run=str(given.job), **{k: v for k, v in result.items() if k != "reasons"})
 
 

@@ -5,7 +5,7 @@ silently switch something off.
 """
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -122,7 +122,14 @@ def load_catalog(path: Path, home: Path) -> Catalog:
 
     Raises ConfigurationError naming the file, the model, the key and what is allowed.
     """
-    entries = _entries(path)
+    return read_catalog(_entries(path), home, str(path))
+
+
+def read_catalog(entries: Sequence[Any], home: Path, where: str) -> Catalog:
+    """The entries of a catalogue that came by another way than a file. `where` names it in errors.
+
+    Raises ConfigurationError as `load_catalog` does.
+    """
     specs, problems = [], []
     for position, entry in enumerate(entries, 1):
         label = entry.get("name", f"number {position}") if isinstance(entry, dict) else f"number {position}"
@@ -130,17 +137,17 @@ def load_catalog(path: Path, home: Path) -> Catalog:
             specs.append(_spec(entry, home / "models"))
         except ValidationError as error:
             for e in error.errors():
-                where = ".".join(map(str, e["loc"]))
-                problems.append(f"model {label}: {where + ': ' if where else ''}{e['msg']}")
+                key = ".".join(map(str, e["loc"]))
+                problems.append(f"model {label}: {key + ': ' if key else ''}{e['msg']}")
     names = [spec.name for spec in specs]
     problems += [f"model {name}: the name is used twice" for name in {n for n in names if names.count(n) > 1}]
     if problems:
         raise ConfigurationError(
-            f"{path} is wrong: {'; '.join(problems)}.", hint="The comments in models.yaml explain every key."
+            f"{where} is wrong: {'; '.join(problems)}.", hint="The comments in models.yaml explain every key."
         )
     enabled = sorted((spec for spec in specs if spec.enabled), key=lambda spec: spec.priority)
     if not enabled:
-        raise ConfigurationError(f"{path} enables no model.", hint="Set `enabled: true` on at least one.")
+        raise ConfigurationError(f"{where} enables no model.", hint="Set `enabled: true` on at least one.")
     return Catalog(tuple(enabled))
 
 

@@ -2,11 +2,12 @@
 
 A file runs in one transaction together with its row in `ai_assistant.schema_migrations`. A file whose
 first line is `-- no-transaction` holds one statement that cannot run inside one (`create index
-concurrently`) and must be safe to repeat.
+concurrently`) and must be safe to repeat. `python -m assistant.stores.migrations` applies them to DATABASE_URL.
 """
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from assistant.errors import AssistantError, ConfigurationError, StoreUnavailable
+from assistant.settings import load_settings
 from assistant.stores.postgres import check_url, translate
 
 FOLDER = Path(__file__).parent / "migrations"
@@ -162,3 +164,18 @@ async def _lock(connection: AsyncConnection) -> AsyncIterator[None]:
     finally:
         if not connection.broken:
             await connection.execute("select pg_advisory_unlock(%s)", (LOCK_KEY,))
+
+
+def main() -> None:
+    url = load_settings().postgres.url
+    if url is None:
+        raise ConfigurationError("Postgres has no address.", hint="Set DATABASE_URL.")
+    applied = asyncio.run(migrate(url.get_secret_value()))
+    sys.stdout.write(f"applied: {', '.join(applied) or 'nothing, the database is up to date'}\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AssistantError as error:
+        sys.exit(str(error))

@@ -86,6 +86,22 @@ def test_graph_binds_every_part_when_the_stores_answer(
     check_stores(load_settings({}, overrides=overrides))
 
 
+@pytest.mark.integration
+def test_models_may_come_with_the_arguments(
+    database_url: str, qdrant_server: QdrantSettings, repo_root: Path
+) -> None:
+    key = qdrant_server.api_key
+    overrides = {
+        "postgres": {"url": database_url},
+        "qdrant": {"url": qdrant_server.url, "api_key": key.get_secret_value() if key else None},
+    }
+    models = [{"name": "given", "engine": "llama_cpp", "path": "given.gguf"}]
+    bound = app(AppArgs(settings=overrides, models=models))
+    assert list(bound._bound_deployment.init_args[-1]) == ["given"]
+    with pytest.raises(ConfigurationError, match=r"args\.models.*model given: engine"):
+        app(AppArgs(settings=overrides, models=[{"name": "given", "engine": "none"}]))
+
+
 def test_only_local_models_get_a_deployment(tmp_path: Path) -> None:
     file = tmp_path / "models.yaml"
     file.write_text(

@@ -90,6 +90,16 @@ async def test_enough_feedback_starts_one_run(room: Room) -> None:
     assert room.launcher.launched == [(f"learning-{alive.job.id}-1", alive.job.id)]
 
 
+async def test_a_run_that_others_work_on_is_only_queued(database: Database) -> None:
+    room = Room(database, launch="external")
+    await room.feed(3)
+    for _ in range(3):
+        await room.keeper().tick()
+    alive = await room.runs.alive()
+    assert alive is not None
+    assert (alive.job.status, alive.launches, room.launcher.launched) == ("queued", 0, [])
+
+
 async def test_a_single_example_starts_a_run_after_a_day(room: Room) -> None:
     await room.feed(1)
     await room.keeper().tick()

@@ -24,7 +24,7 @@ from assistant.types import Message
 from serve_app.aliases import follower
 from tests.fixtures_cluster import RayCluster
 from tests.training.tiny import QUICK
-from training.loop import LearningRun, finished, with_wishes
+from training.loop import LearningRun, finished, with_wishes, work_on
 from training.loop_folder import RunFolder
 from training.loop_steps import ALL
 from training.loop_work import Tell, Work, learning_spec
@@ -245,3 +245,25 @@ async def test_a_better_model_goes_live_a_worse_one_is_refused_and_back_again(
     follow = follower(load_settings({}, overrides={"home": str(work.settings.home), **known}))
     assert await follow() is None
     assert Registry(mlflow_url).champion() is None
+
+
+async def test_the_next_run_is_the_one_that_waits(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    catalogue = tmp_path / "models.yaml"
+    catalogue.write_text("models: [{name: far, engine: ollama, remote_model: x}]")
+    overrides = {
+        "home": str(tmp_path),
+        "llm": {"models_file": str(catalogue)},
+        "postgres": {"url": database_url},
+    }
+    settings = load_settings({}, overrides=overrides)
+    assert await work_on(settings, None) is None
+    job, _ = await LearningRunRepository(database).start({"reason": "test"})
+    # No local model can learn: the run that waited is taken up, and ends with that reason.
+    with pytest.raises((ConfigurationError, InvalidInput)):
+        await work_on(settings, None)
+    ended = await LearningRunRepository(database).get(job.id)
+    assert ended is not None
+    assert ended.status == "failed"
+    assert await work_on(settings, None) is None

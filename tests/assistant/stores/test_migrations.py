@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from assistant.errors import ConfigurationError, StoreUnavailable
-from assistant.stores.migrations import migrate, pending, read
+from assistant.stores.migrations import main, migrate, pending, read
 from cluster.postgres import LocalPostgres
 
 pytestmark = pytest.mark.integration
@@ -163,3 +163,16 @@ async def test_wrong_addresses_are_told_apart(empty_url: str) -> None:
         await migrate(empty_url + "_other")
     with pytest.raises(StoreUnavailable):
         await migrate("postgresql://assistant:x@127.0.0.1:1/none")
+
+
+def test_the_command_applies_them_and_says_so(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty_url)
+    main()
+    assert capsys.readouterr().out.startswith("applied: 0001_")
+    main()
+    assert "up to date" in capsys.readouterr().out
+    monkeypatch.delenv("DATABASE_URL")
+    with pytest.raises(ConfigurationError, match="no address"):
+        main()
