@@ -1,7 +1,7 @@
 """The Helm chart of this repository, without Helm: `python -m cluster.chart COMMAND`.
 
     render ENV    the manifest of an environment (default, production, local), as `helm template` prints it
-    secret ENV    a Secret with fresh random values for every key that the environment needs
+    secret ENV    a Secret with fresh random values, where all its keys are this release's own
     schema        write the parts of the values schema that follow from the application's own models
 
 Rendering needs the package `helm-python-sdk`, Helm's engine as a library (`pip install -e '.[dev]'`).
@@ -23,6 +23,8 @@ from cluster.layout import ROOT
 CHART = ROOT / "kuberay" / "chart"
 SCHEMA = CHART / "values.schema.json"
 RELEASE = "ai-assistant"
+RANDOM = ("auth_token", "qdrant-api-key", "postgres-password", "redis-password")
+"""Keys whose values only this release has to know."""
 OURS = {
     "settings": ("home",),
     "settings.PostgresSettings": ("url",),
@@ -107,13 +109,19 @@ def secret_keys(environment: str) -> list[str]:
 
 
 def secret(environment: str) -> dict[str, Any]:
-    """A Secret object with a random value for each key."""
+    """A Secret object with a random value for each key. Raises ConfigurationError when a key is not ours to make."""
+    keys = secret_keys(environment)
+    if foreign := [key for key in keys if key not in RANDOM]:
+        raise ConfigurationError(
+            f"{', '.join(foreign)} cannot be made up: they are credentials of other services.",
+            hint=f"Make the Secret yourself; the environment {environment} needs: {', '.join(keys)}.",
+        )
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": values_of(environment)["secrets"]["existingSecret"]},
         "type": "Opaque",
-        "stringData": {key: secrets.token_urlsafe(32) for key in secret_keys(environment)},
+        "stringData": {key: secrets.token_urlsafe(32) for key in keys},
     }
 
 

@@ -21,9 +21,12 @@ trap 'rm -rf "$partial" "$WGETRC"' EXIT
 number=0
 for node in $nodes; do
   mkdir "$partial/node-$number"
-  collections="$(qdrant GET "$node/collections" | names name || true)"
+  # An answer first, names after: a node without collections is no failure, one that is away is.
+  answer="$(qdrant GET "$node/collections")"
+  collections="$(printf '%s' "$answer" | names name || true)"
   for collection in $collections; do
-    snapshot="$(qdrant POST "$node/collections/$collection/snapshots?wait=true" | names name | head -n 1)"
+    answer="$(qdrant POST "$node/collections/$collection/snapshots?wait=true")"
+    snapshot="$(printf '%s' "$answer" | names name | head -n 1)"
     file="$partial/node-$number/$collection.snapshot"
     wget --quiet --tries=3 --output-document="$file" "$node/collections/$collection/snapshots/$snapshot"
     qdrant DELETE "$node/collections/$collection/snapshots/$snapshot" >/dev/null

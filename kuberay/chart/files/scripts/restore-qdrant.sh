@@ -53,10 +53,12 @@ for node in "$@"; do
   number=$((number + 1))
 done
 
-grep -o '{[^{}]*"alias_name"[^{}]*}' aliases.json | while read -r pair; do
+pairs="$(grep -o '{[^{}]*"alias_name"[^{}]*}' aliases.json || true)"
+while read -r pair; do
+  [ -n "$pair" ] || continue
   alias="$(printf '%s' "$pair" | names alias_name)"
   collection="$(printf '%s' "$pair" | names collection_name)"
   qdrant POST "$1/collections/aliases" \
     "{\"actions\": [{\"create_alias\": {\"alias_name\": \"$alias\", \"collection_name\": \"$collection\"}}]}" >/dev/null
   echo "alias $alias -> $collection"
-done || true
+done <<<"$pairs"
