@@ -2,10 +2,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help local-up local-down status test lint format bench
+.PHONY: help local-up local-down status test lint format bench k8s-render k8s-deploy k8s-upgrade k8s-status k8s-uninstall
+
+ENV ?= production
 
 help: ## Show the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 local-up: ## Set everything up and start the whole system; prints its URLs
 	@$(PYTHON) -m cluster.bootstrap run && $(BIN)/ai-assistant up
@@ -27,3 +29,18 @@ format: ## Rewrite the code in the house style
 
 bench: ## Measure speed and memory of a running stack; tables and JSON in benchmarks/results
 	@$(PYTHON) -m cluster.bootstrap test && $(BIN)/python -m benchmarks
+
+k8s-render: ## Print the Kubernetes manifest of ENV (production, local); needs no Helm and no cluster
+	@$(PYTHON) -m cluster.bootstrap test && $(BIN)/python -m cluster.chart render $(ENV)
+
+k8s-deploy: ## Install ENV on the cluster that kubectl talks to, and wait until it serves
+	@$(PYTHON) -m cluster.bootstrap test && $(BIN)/python -m cluster.kubernetes deploy $(ENV)
+
+k8s-upgrade: ## Bring an installed ENV up to date; kuberay/UPGRADE.md says what which change costs
+	@$(PYTHON) -m cluster.bootstrap test && $(BIN)/python -m cluster.kubernetes upgrade $(ENV)
+
+k8s-status: ## Say what runs on the cluster
+	@$(PYTHON) -m cluster.bootstrap test && $(BIN)/python -m cluster.kubernetes status $(ENV)
+
+k8s-uninstall: ## Remove the release; volumes stay
+	@$(PYTHON) -m cluster.bootstrap test && $(BIN)/python -m cluster.kubernetes uninstall $(ENV)
