@@ -8,6 +8,7 @@ from assistant.llm.attempts import Attempt
 from assistant.llm.catalog import Catalog
 from assistant.llm.providers import create_backend
 from assistant.llm.routing import LlmRouter
+from assistant.llm.strategies import Strategy, priority
 from assistant.settings import Settings
 from assistant.stores.llm_metrics import LlmMetricLog, LlmMetricRecord
 from assistant.telemetry import Meter
@@ -21,6 +22,7 @@ def open_models(
     meter: Meter,
     metrics: LlmMetricLog,
     canary_share: Callable[[], float | None] = lambda: None,
+    strategy: Strategy = priority,
 ) -> LlmRouter:
     """`handles` has one entry per local model, by name. `canary_share`: see HandleBackend."""
     only = len(catalog.models) == 1
@@ -35,6 +37,7 @@ def open_models(
         backends,
         meter,
         lambda attempt: metrics.record(metric_record(attempt)),
+        strategy=strategy,
         default_max_tokens=settings.llm.max_output_tokens,
     )
 

@@ -27,8 +27,8 @@ from assistant.stores.vectors import VectorStore
 from assistant.telemetry import configure_logging
 from serve_app.api.application import create_app
 from serve_app.api.services import Learning, Ping, Services
-from serve_app.canary import Canary
 from serve_app.handles import RetrieverHandle, WriterHandle
+from serve_app.live_config import LiveConfig
 from serve_app.metrics import RayMeter
 from serve_app.models import open_models
 from serve_app.scheduler import SchedulerHandle
@@ -66,13 +66,13 @@ class Router:
         learning = Learning.on(self._database, meter, settings.learning, self._scheduler.notify)
         self._closing.push_async_callback(learning.log.close)
         retrieval = RetrieverHandle(retriever, settings)
-        self._canary = Canary()
-        models = open_models(catalog, llms, settings, meter, metrics, self._canary.share)
+        self._live = LiveConfig([spec.name for spec in catalog.models])
+        models = open_models(catalog, llms, settings, meter, metrics, self._live.share, self._live.order)
         self._services = Services(
             settings=settings,
             catalog=catalog,
             models=models,
-            answers=AnswerService(retrieval, models, settings),
+            answers=AnswerService(retrieval, models, settings, self._live.answer_prompt),
             retrieval=retrieval,
             writing=WriterHandle(writer),
             documents=DocumentRepository(self._database),
@@ -83,7 +83,7 @@ class Router:
             searches=searches,
             learning=learning,
             deployments=DeploymentRepository(self._database),
-            canary=self._canary,
+            live=self._live,
             pings=self._pings(settings),
             meter=meter,
         )
@@ -92,8 +92,8 @@ class Router:
         return create_app(self._services, echo_request_id=False)
 
     def reconfigure(self, user_config: Any) -> None:
-        """Takes `user_config: {canary_share: ...}` of a Serve config file, while requests go on."""
-        self._canary.apply(user_config)
+        """Takes the `user_config` of a Serve config file, while requests go on."""
+        self._live.apply(user_config)
 
     async def check_health(self) -> None:
         """A Router that can run this is healthy; what it depends on is the business of /health."""

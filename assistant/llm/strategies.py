@@ -4,7 +4,7 @@ A strategy gets the request and the candidates that may serve it and returns the
 It may leave some out, never add any.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from assistant.llm.catalog import ModelSpec
@@ -34,5 +34,21 @@ def priority(request: ChatRequest, candidates: Sequence[Candidate]) -> Sequence[
 
     Backends that are not available come last instead of being dropped: when all are, trying beats refusing.
     """
-    del request
-    return sorted(candidates, key=lambda c: (not c.available, c.spec.priority, c.in_flight / c.spec.slots))
+    return by_priority({})(request, candidates)
+
+
+def by_priority(instead: Mapping[str, int]) -> Strategy:
+    """`priority`, with other numbers for the models that are named."""
+
+    def order(request: ChatRequest, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        del request
+        return sorted(
+            candidates,
+            key=lambda c: (
+                not c.available,
+                instead.get(c.spec.name, c.spec.priority),
+                c.in_flight / c.spec.slots,
+            ),
+        )
+
+    return order

@@ -5,7 +5,7 @@ no model answers at all, the answer is put together from the sources' own senten
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Protocol
@@ -81,12 +81,20 @@ class AnswerModels(Protocol):
 
 
 class AnswerService:
-    def __init__(self, searcher: Searcher, llm: AnswerModels, settings: Settings) -> None:
+    """`prompt` is asked at each answer that a model writes, so that it may change meanwhile."""
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        llm: AnswerModels,
+        settings: Settings,
+        prompt: Callable[[], Prompt] = lambda: load_prompt("answer"),
+    ) -> None:
         self._searcher = searcher
         self._llm = llm
         self._settings = settings
         self._encoder = Bm25Encoder(settings.retrieval)
-        self._prompt: Prompt = load_prompt("answer")
+        self._prompt = prompt
 
     async def stream(
         self, messages: Sequence[Message], context: RequestContext, model: str = "auto"
@@ -173,7 +181,9 @@ class AnswerService:
     ) -> AsyncIterator[AnswerPiece]:
         """What a model writes. Raises _NotWritten while nothing was said yet."""
         output = min(self._settings.llm.max_output_tokens, spec.context_tokens // 2)
-        passages, request = self._request(messages, hits, (spec.context_tokens - output) * _CHARS_PER_TOKEN)
+        prompt = self._prompt()
+        room = (spec.context_tokens - output) * _CHARS_PER_TOKEN
+        passages, request = self._request(messages, hits, prompt, room)
         resolver = MarkerResolver(passages)
         said, usage, name, adapter = "", Usage(), spec.name, None
         stream = self._llm.stream(replace(request, model=model, max_tokens=output), context)
@@ -198,7 +208,7 @@ class AnswerService:
             raise _NotWritten(f"{name} wrote nothing")
         if rest:
             yield AnswerPiece(rest)
-        log.info("answer_written", model=name, prompt=self._prompt.name, prompt_hash=self._prompt.hash)
+        log.info("answer_written", model=name, prompt=prompt.name, prompt_hash=prompt.hash)
         citations = resolver.citations
         answer = Answer(
             said + rest,
@@ -214,11 +224,11 @@ class AnswerService:
         yield AnswerPiece("", answer)
 
     def _request(
-        self, messages: Sequence[Message], hits: Sequence[Hit], room: int
+        self, messages: Sequence[Message], hits: Sequence[Hit], prompt: Prompt, room: int
     ) -> tuple[list[Hit], ChatRequest]:
         """The prompt with as many passages as fit into `room` characters, best first."""
         history = [m for m in messages if m.role != "system"][-_HISTORY_MESSAGES:]
-        left = room - len(self._prompt.text) - len(history[-1].content)
+        left = room - len(prompt.text) - len(history[-1].content)
         passages: list[Hit] = []
         quoted: list[str] = []
         for hit in hits[: self._settings.retrieval.answer_passages]:
@@ -230,7 +240,7 @@ class AnswerService:
             left -= len(text)
         while len(history) > 1 and sum(len(m.content) for m in history[:-1]) > left:
             history.pop(0)
-        system = Message("system", self._prompt.fill(passages="\n\n".join(quoted)))
+        system = Message("system", prompt.fill(passages="\n\n".join(quoted)))
         return passages, ChatRequest("auto", (system, *history))
 
 

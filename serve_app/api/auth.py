@@ -62,10 +62,11 @@ Caller = Annotated[Principal, Depends(get_principal)]
 
 async def get_context(request: Request, graph: Graph, principal: Caller) -> RequestContext:
     """The context of this request. Its deadline is the server's; no header of the client moves it."""
+    limit_s = graph.live.current.request_timeout_s or graph.settings.llm.request_timeout_s
     return RequestContext(
         request_id=request.state.request_id,
         principal=principal,
-        deadline_s=epoch_s() + graph.settings.llm.request_timeout_s,
+        deadline_s=epoch_s() + limit_s,
     )
 
 

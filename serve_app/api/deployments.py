@@ -102,7 +102,7 @@ async def deployments(graph: Graph, caller: Caller, board: Board) -> DeploymentL
         *(_model(graph, spec.name, serving.get(spec.name)) for spec in graph.catalog.local())
     )
     return DeploymentList(
-        items=list(models), canary_share=graph.canary.share(), canary_refused=graph.canary.refused
+        items=list(models), canary_share=graph.live.share(), canary_refused=graph.live.refused
     )
 
 

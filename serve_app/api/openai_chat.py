@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +28,7 @@ router = APIRouter(tags=["OpenAI"])
 
 @router.post("/v1/chat/completions", summary="Chat, streamed or whole", response_model=None)
 async def chat_completions(body: ChatBody, graph: Graph, context: Context) -> Response:
-    request = body.request()
+    request = _as_meant(body.request(), graph)
     frame = ChatFrame(context.request_id)
     from_knowledge = request.model == ASSISTANT
     if from_knowledge and request.json_schema is not None:
@@ -46,6 +46,16 @@ async def chat_completions(body: ChatBody, graph: Graph, context: Context) -> Re
     usage = body.stream_options is not None and body.stream_options.include_usage
     return await sse.open_stream(
         _chunks(steps, frame, request.model, usage), lambda error: _error_event(error, context.request_id)
+    )
+
+
+def _as_meant(request: ChatRequest, graph: Services) -> ChatRequest:
+    """The request with what the operator set while we run: aliases, and the length nobody asked for."""
+    live = graph.live.current
+    return replace(
+        request,
+        model=graph.live.model(request.model),
+        max_tokens=live.max_output_tokens if request.max_tokens is None else request.max_tokens,
     )
 
 
@@ -82,7 +92,8 @@ async def _completion(
 async def _answer(
     graph: Services, request: ChatRequest, context: RequestContext
 ) -> AsyncGenerator[_Step, None]:
-    stream = graph.answers.stream(request.messages, context, graph.settings.llm.default_model)
+    model = graph.live.current.default_model or graph.settings.llm.default_model
+    stream = graph.answers.stream(request.messages, context, model)
     async with aclosing(until_deadline(stream, context)) as pieces:
         async for piece in pieces:
             if piece.answer is None:

@@ -28,7 +28,7 @@ from assistant.stores.searches import SearchLog
 from assistant.stores.sources import SourceRepository
 from assistant.telemetry import Meter
 from assistant.types import Principal, RequestContext
-from serve_app.canary import Canary
+from serve_app.live_config import LiveConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,6 @@ class Services:
     searches: SearchLog
     learning: Learning
     deployments: DeploymentRepository
-    canary: Canary
+    live: LiveConfig
     pings: Mapping[str, Ping]
     meter: Meter

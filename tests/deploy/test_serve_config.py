@@ -10,7 +10,7 @@ import yaml
 from assistant.llm.catalog import read_catalog
 from assistant.settings import Settings, load_settings
 from serve_app.app import AppArgs
-from serve_app.canary import read_user_config
+from serve_app.live_config import read_user_config
 from serve_app.options import deployment_options
 from tests.deploy.conftest import Build, Objects
 from tests.deploy.kinds import of_kind
@@ -104,12 +104,16 @@ def test_every_option_is_of_a_deployment_that_exists(rendered: Objects) -> None:
 
 
 def test_user_config_of_the_router_is_one_that_it_takes(build: Build) -> None:
-    (service,) = of_kind(
-        build("production", {"serve": {"deployments": {"Router": {"user_config": {"canary_share": 0.2}}}}}),
-        "RayService",
-    )
-    router = _router(yaml.safe_load(service["spec"]["serveConfigV2"]))
-    assert read_user_config(router["user_config"]).canary_share == 0.2
+    given = {
+        "canary_share": 0.2,
+        "priorities": {"smollm2-135m-instruct": 1},
+        "model_aliases": {"gpt-4o": "smollm2-135m-instruct"},
+        "answer_prompt": "Answer from these:\n\n{{passages}}\n",
+    }
+    made = build("production", {"serve": {"deployments": {"Router": {"user_config": given}}}})
+    config = serve_config(made)
+    models = [model["name"] for model in config["applications"][0]["args"]["models"]]
+    assert read_user_config(_router(config)["user_config"], models).model_dump(exclude_defaults=True) == given
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from assistant.telemetry import NullMeter
 from assistant.types import Hit, Principal
 from serve_app.api.application import create_app
 from serve_app.api.services import Embeddings, Learning, Services
-from serve_app.canary import Canary
+from serve_app.live_config import LiveConfig
 from tests.fixtures_cluster import import_serve
 
 import_serve()
@@ -167,14 +167,17 @@ def make_bench() -> Callable[..., Bench]:
             )
             backends[name] = ScriptedBackend(spec, script)
         catalog = Catalog(tuple(b._spec for b in backends.values()))
-        models = LlmRouter(catalog, list(backends.values()), NullMeter(), lambda attempt: None)
+        live = LiveConfig([spec.name for spec in catalog.models])
+        models = LlmRouter(
+            catalog, list(backends.values()), NullMeter(), lambda attempt: None, strategy=live.order
+        )
         retrieval, writer = FakeRetrieval(tuple(hits)), FakeWriting()
         store, waker = database or Database(AWAY), FakeScheduler()
         services = Services(
             settings=settings,
             catalog=catalog,
             models=models,
-            answers=AnswerService(retrieval, models, settings),
+            answers=AnswerService(retrieval, models, settings, live.answer_prompt),
             retrieval=retrieval,
             writing=writer,
             documents=DocumentRepository(store),
@@ -185,7 +188,7 @@ def make_bench() -> Callable[..., Bench]:
             searches=SearchLog(store),
             learning=Learning.on(store, NullMeter(), settings.learning, waker.wake),
             deployments=DeploymentRepository(store),
-            canary=Canary(),
+            live=live,
             pings=pings if pings is not None else {"postgres": pong, "qdrant": pong},
             meter=NullMeter(),
         )

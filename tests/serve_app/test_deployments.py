@@ -72,7 +72,7 @@ async def test_everything_about_a_model_is_told(make_local: Callable[..., Bench]
     await table.challenge("small", "answerer-2", 0.1)
     await table.reject("small", "answerer-0", "gate", {}, "worse")
     bench = make_local(SERVING, database=database)
-    bench.services.canary.apply({"canary_share": 0.4})
+    bench.services.live.apply({"canary_share": 0.4})
     async with bench.client() as client:
         told = (await client.get(PATH)).json()
     (item,) = told["items"]

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assistant.llm.catalog import ModelSpec
-from assistant.llm.strategies import Candidate, priority
+from assistant.llm.strategies import Candidate, by_priority, priority
 from assistant.llm.types import ChatRequest
 
 REQUEST = ChatRequest("auto", ())
@@ -21,6 +21,11 @@ def order(*candidates: Candidate) -> list[str]:
 
 def test_lower_numbers_go_first() -> None:
     assert order(candidate("b", 2), candidate("a", 1)) == ["a", "b"]
+
+
+def test_other_numbers_count_for_those_that_are_named() -> None:
+    ordered = by_priority({"a": 5})(REQUEST, [candidate("a", 1), candidate("b", 2), candidate("c", 9)])
+    assert [c.backend for c in ordered] == ["b", "a", "c"]
 
 
 def test_unavailable_ones_go_last_but_stay() -> None:
