@@ -85,14 +85,20 @@ template:
   metadata:
     labels:
       {{- include "ai-assistant.selector" (dict "root" .root "component" .component) | nindent 6 }}
-    {{- include "ai-assistant.istioRay" .root | nindent 4 }}
+    {{- with include "ai-assistant.istioRay" .root }}
+    {{- . | trim | nindent 4 }}
+    {{- end }}
   spec:
     serviceAccountName: {{ include "ai-assistant.fullname" .root }}-{{ .account }}
     terminationGracePeriodSeconds: {{ .root.Values.ray.terminationGracePeriodSeconds }}
     securityContext:
       {{- include "ai-assistant.podSecurity" (dict "user" 1000) | nindent 6 }}
-    {{- include "ai-assistant.pullSecrets" .root | nindent 4 }}
-    {{- include "ai-assistant.rayPlacement" .spec | nindent 4 }}
+    {{- with include "ai-assistant.pullSecrets" .root }}
+    {{- . | trim | nindent 4 }}
+    {{- end }}
+    {{- with include "ai-assistant.rayPlacement" .spec }}
+    {{- . | trim | nindent 4 }}
+    {{- end }}
     initContainers:
       {{- include "ai-assistant.waitForStores" . | nindent 6 }}
     containers:
@@ -139,15 +145,21 @@ template:
   metadata:
     labels:
       {{- include "ai-assistant.selector" (dict "root" .root "component" .component) | nindent 6 }}
-    {{- include "ai-assistant.istioRay" .root | nindent 4 }}
+    {{- with include "ai-assistant.istioRay" .root }}
+    {{- . | trim | nindent 4 }}
+    {{- end }}
   spec:
     serviceAccountName: {{ include "ai-assistant.fullname" .root }}-{{ .account }}
     automountServiceAccountToken: false
     terminationGracePeriodSeconds: {{ .root.Values.ray.terminationGracePeriodSeconds }}
     securityContext:
       {{- include "ai-assistant.podSecurity" (dict "user" 1000) | nindent 6 }}
-    {{- include "ai-assistant.pullSecrets" .root | nindent 4 }}
-    {{- include "ai-assistant.rayPlacement" .spec | nindent 4 }}
+    {{- with include "ai-assistant.pullSecrets" .root }}
+    {{- . | trim | nindent 4 }}
+    {{- end }}
+    {{- with include "ai-assistant.rayPlacement" .spec }}
+    {{- . | trim | nindent 4 }}
+    {{- end }}
     topologySpreadConstraints:
       {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
       - maxSkew: 1
@@ -211,7 +223,9 @@ submitterPodTemplate:
     restartPolicy: Never
     securityContext:
       {{- include "ai-assistant.podSecurity" (dict "user" 1000) | nindent 6 }}
-    {{- include "ai-assistant.pullSecrets" .root | nindent 4 }}
+    {{- with include "ai-assistant.pullSecrets" .root }}
+    {{- . | trim | nindent 4 }}
+    {{- end }}
     containers:
       - name: submitter
         image: {{ include "ai-assistant.image" .root }}
