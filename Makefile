@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help local-up local-down status test lint format bench k8s-render k8s-deploy k8s-upgrade k8s-status k8s-uninstall
+.PHONY: help local-up local-down status test lint format bench k8s-render k8s-deploy k8s-upgrade k8s-status k8s-uninstall image
 
 ENV ?= production
 
@@ -44,3 +44,6 @@ k8s-status: ## Say what runs on the cluster
 
 k8s-uninstall: ## Remove the release; volumes stay
 	@$(PYTHON) -m cluster.bootstrap test && $(BIN)/python -m cluster.kubernetes uninstall $(ENV)
+
+image: ## Build the container image of this version for this machine
+	@docker build -f cluster/Dockerfile -t ai-assistant:$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) .
