@@ -2,12 +2,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help local-up local-down status test lint format bench k8s-render k8s-deploy k8s-upgrade k8s-status k8s-uninstall image
+.PHONY: help local-up local-down status test lint format bench k8s-render k8s-deploy k8s-upgrade k8s-status k8s-uninstall image compose-up compose-down
 
 ENV ?= production
 
 help: ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
 
 local-up: ## Set everything up and start the whole system; prints its URLs
 	@$(PYTHON) -m cluster.bootstrap run && $(BIN)/ai-assistant up
@@ -47,3 +50,9 @@ k8s-uninstall: ## Remove the release; volumes stay
 
 image: ## Build the container image of this version for this machine
 	@docker build -f cluster/Dockerfile -t ai-assistant:$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) .
+
+compose-up: ## Start the system in containers (PROFILES="monitoring ollama redis", DEV=1); needs Docker
+	@$(PYTHON) -m cluster.compose up $(PROFILES:%=--profile %) $(if $(DEV),--dev)
+
+compose-down: ## Stop the containers; data stay
+	@$(PYTHON) -m cluster.compose down

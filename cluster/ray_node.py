@@ -41,10 +41,13 @@ class Stopping(Exception):
 class RayNode:
     """One life of the node. `say` tells how far it is."""
 
-    def __init__(self, layout: Layout, config: dict[str, Any], dashboard_port: int) -> None:
+    def __init__(
+        self, layout: Layout, config: dict[str, Any], dashboard_port: int, metrics_port: int | None = None
+    ) -> None:
         self.layout = layout
         self.config = config
         self.dashboard_port = dashboard_port
+        self.metrics_port = metrics_port
         self.report = RayReport.begin()
 
     def say(self, stage: str) -> None:
@@ -73,6 +76,7 @@ class RayNode:
                 dashboard_port=self.dashboard_port,
                 log_to_driver=True,
                 _temp_dir=str(temp),
+                _metrics_export_port=self.metrics_port,
             )
         _raise_on_term()
         self.report.address = context.address_info["gcs_address"]
@@ -250,6 +254,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--dashboard-port", type=int, required=True)
+    parser.add_argument("--metrics-port", type=int, help="for Prometheus; any free one by default")
     arguments = parser.parse_args()
     layout = Layout(arguments.home.absolute())
     before = RayReport.read(layout.ray_report)
@@ -257,7 +262,7 @@ def main() -> None:
         raise SystemExit(f"Another Ray node of {layout.home} runs already.")
     _raise_on_term()
     config = serve_config(arguments.config, arguments.host, arguments.port)
-    node = RayNode(layout, config, arguments.dashboard_port)
+    node = RayNode(layout, config, arguments.dashboard_port, arguments.metrics_port)
     try:
         node.start()
         wait_for_stores(os.environ, node.say)
