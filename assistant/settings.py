@@ -279,6 +279,10 @@ class SecuritySettings(Section):
 class TelemetrySettings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
+    observe_s: float = Field(15.0, gt=0)
+    """How often stores are asked whether they answer, and sources, jobs and examples are counted for metrics."""
+    trace_content: bool = False
+    """Write prompts and answers into traces. They may hold what only their author should read."""
 
 
 class Settings(Section):

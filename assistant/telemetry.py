@@ -28,13 +28,37 @@ METRICS: dict[str, MetricSpec] = {
     "ai_assistant_first_token_seconds": MetricSpec("histogram", "Time to the first token", ("model",)),
     "ai_assistant_tokens_total": MetricSpec("counter", "Tokens used", ("model", "backend", "kind")),
     "ai_assistant_backend_attempts_total": MetricSpec("counter", "Calls to backends", ("backend", "outcome")),
+    "ai_assistant_cost_usd_total": MetricSpec(
+        "counter", "Cost in US dollars of the attempts whose price is known", ("model", "backend")
+    ),
+    "ai_assistant_unpriced_attempts_total": MetricSpec(
+        "counter", "Attempts that used tokens and whose cost is not known", ("model", "backend")
+    ),
+    "ai_assistant_model_info": MetricSpec(
+        "gauge",
+        "1 for the adapter that a model serves under an alias, 0 for earlier ones",
+        ("model", "alias", "adapter"),
+    ),
+    "ai_assistant_adapter_problems": MetricSpec(
+        "gauge", "Adapters that should serve and cannot be loaded", ("model",)
+    ),
     "ai_assistant_search_seconds": MetricSpec("histogram", "Search by stage", ("stage",)),
     "ai_assistant_search_results": MetricSpec(
         "histogram", "Hits per search", (), (0, 1, 2, 5, 10, 20, 50, 100)
     ),
+    "ai_assistant_answers_total": MetricSpec("counter", "Answers from the knowledge base", ("kind",)),
+    "ai_assistant_feedback_total": MetricSpec("counter", "Opinions given", ("target", "opinion")),
     "ai_assistant_rfc_stage_seconds": MetricSpec("histogram", "RFC stages", ("stage",)),
     "ai_assistant_records_dropped_total": MetricSpec("counter", "Records not written", ("record",)),
+    "ai_assistant_store_up": MetricSpec("gauge", "1 when a store or server answers, else 0", ("store",)),
+    "ai_assistant_ingestion_age_seconds": MetricSpec(
+        "gauge", "Time since a source was last read without failure", ("source",)
+    ),
+    "ai_assistant_documents": MetricSpec("gauge", "Documents of a source", ("source", "status")),
+    "ai_assistant_jobs": MetricSpec("gauge", "Jobs in the queue and ended ones", ("kind", "status")),
+    "ai_assistant_learning_examples": MetricSpec("gauge", "Examples made of feedback", ("state",)),
 }
+"""No label has values that grow with use: no ids of people, requests or documents."""
 
 
 class Meter(Protocol):

@@ -14,10 +14,13 @@ from assistant.llm.adapters import Adapter, find_adapter
 from assistant.llm.types import Engine
 from assistant.llm.variants import Live
 from assistant.stores.deployments import Deployment
-from assistant.telemetry import get_logger
+from assistant.telemetry import Meter, NullMeter, get_logger
 
 RETRY_S = 10.0
 """Pause before an adapter that could not be loaded is tried again; reading one costs a hash of its files."""
+
+BASE = "base"
+"""How metrics call a model without an adapter."""
 
 log = get_logger("adapters")
 
@@ -31,11 +34,20 @@ class Deployments(Protocol):
 class Follower:
     """`live` is what requests are served with. One task calls `step` again and again."""
 
-    def __init__(self, model: str, engine: Engine, deployments: Deployments, adapters_dir: Path) -> None:
+    def __init__(
+        self,
+        model: str,
+        engine: Engine,
+        deployments: Deployments,
+        adapters_dir: Path,
+        meter: Meter | None = None,
+    ) -> None:
         self._model = model
         self._engine = engine
         self._deployments = deployments
         self._folder = adapters_dir
+        self._meter = meter or NullMeter()
+        self._told: set[tuple[str, str]] = set()
         self._known: dict[str, Adapter] = {}
         self._broken: dict[str, tuple[str, float]] = {}
         self._away: str | None = "the deployments of adapters were not read yet"
@@ -66,6 +78,7 @@ class Follower:
             await self._follow()
         except Exception:
             log.exception("adapters_not_followed", model=self._model)
+        self._tell()
 
     @property
     def detail(self) -> str | None:
@@ -93,6 +106,21 @@ class Follower:
             await self._serve(champion, wanted)
         names = {record.adapter for record in self._wanted.values()}
         self._broken = {name: noted for name, noted in self._broken.items() if name in names}
+
+    def _tell(self) -> None:
+        serving = {("champion", self.live.champion or BASE)}
+        if self.live.challenger is not None:
+            serving.add(("challenger", self.live.challenger))
+        for alias, adapter in serving | self._told:
+            self._meter.set(
+                "ai_assistant_model_info",
+                float((alias, adapter) in serving),
+                model=self._model,
+                alias=alias,
+                adapter=adapter,
+            )
+        self._told |= serving
+        self._meter.set("ai_assistant_adapter_problems", len(self._broken), model=self._model)
 
     async def _champion(self) -> str | None:
         """The champion, or when it cannot be loaded the one before it: the best that is known to work."""

@@ -18,6 +18,7 @@ from assistant.telemetry import configure_logging, get_logger
 from serve_app.closing import Closing
 from serve_app.coalesce import coalesced
 from serve_app.following import Follower
+from serve_app.metrics import RayMeter
 from serve_app.options import llm_requests
 
 LOADING_WAIT_S = 5.0
@@ -114,7 +115,13 @@ class LocalLLM(Closing):
         database = Database(settings.postgres.model_copy(update={"pool_max_size": 1}))
         self._closing.push_async_callback(database.close)
         await database.open()
-        return Follower(self._spec.name, self._engine, DeploymentRepository(database), settings.adapters_dir)
+        return Follower(
+            self._spec.name,
+            self._engine,
+            DeploymentRepository(database),
+            settings.adapters_dir,
+            RayMeter(),
+        )
 
     async def _load(self) -> None:
         try:

@@ -58,4 +58,5 @@ def metric_record(attempt: Attempt) -> LlmMetricRecord:
         principal_id=attempt.principal_id,
         request_id=attempt.request_id,
         adapter=attempt.adapter,
+        cost_usd=attempt.cost_usd,
     )

@@ -24,6 +24,7 @@ from assistant.types import Principal
 from serve_app.api.services import Embeddings
 from serve_app.closing import Closing
 from serve_app.live_index import LiveIndex
+from serve_app.metrics import RayMeter
 
 log = get_logger("retriever")
 
@@ -34,6 +35,7 @@ class Retriever(Closing):
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
         configure_logging(settings.telemetry, "retriever")
         self._settings = settings
+        self._meter = RayMeter()
         # Torch blocks whoever calls it, and the replica's loop also answers health checks.
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self._store = VectorStore(settings.qdrant)
@@ -48,10 +50,14 @@ class Retriever(Closing):
     async def search(self, query: SearchQuery, principal: Principal) -> SearchResult:
         """The hits this principal may see. Nothing ingested yet is no error: there are no hits."""
         try:
-            return await self._live.use(lambda index: index.service.search(query, principal))
+            found = await self._live.use(lambda index: index.service.search(query, principal))
         except NotFound as error:
             log.warning("collection_missing", reason=error.detail)
-            return SearchResult((), {})
+            found = SearchResult((), {})
+        self._meter.observe("ai_assistant_search_results", len(found.hits))
+        for stage, ms in found.timings_ms.items():
+            self._meter.observe("ai_assistant_search_seconds", ms / 1000, stage=stage)
+        return found
 
     async def passage(self, chunk_id: UUID, principal: Principal) -> Passage:
         return await self._live.use(lambda index: index.service.passage(chunk_id, principal))

@@ -10,7 +10,6 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from assistant.errors import Unavailable
 from assistant.llm.catalog import Catalog
 from assistant.retrieval.answer import AnswerService
 from assistant.settings import Settings
@@ -31,6 +30,7 @@ from serve_app.handles import RetrieverHandle, WriterHandle
 from serve_app.live_config import LiveConfig
 from serve_app.metrics import RayMeter
 from serve_app.models import open_models
+from serve_app.pings import store_pings
 from serve_app.scheduler import SchedulerHandle
 
 PING_TIMEOUT_S = 1.0
@@ -102,25 +102,10 @@ class Router:
         await self._closing.aclose()
 
     def _pings(self, settings: Settings) -> dict[str, Ping]:
-        pings: dict[str, Ping] = {
-            "postgres": self._database.ping,
-            "qdrant": self._vectors.ping,
-            "scheduler": self._ping_scheduler,
-        }
-        uri = settings.mlflow.tracking_uri
-        if uri is not None and uri.startswith(("http://", "https://")):
-            pings["mlflow"] = lambda: self._ping_mlflow(uri)
-        return pings
+        stores = store_pings(settings, self._database, self._vectors, self._http)
+        return {**stores, "scheduler": self._ping_scheduler}
 
     async def _ping_scheduler(self) -> float:
         started = time.perf_counter()
         await self._scheduler.health()
-        return (time.perf_counter() - started) * 1000
-
-    async def _ping_mlflow(self, uri: str) -> float:
-        started = time.perf_counter()
-        try:
-            (await self._http.get(f"{uri.rstrip('/')}/health")).raise_for_status()
-        except httpx.HTTPError as error:
-            raise Unavailable(f"MLflow does not answer: {error}") from None
         return (time.perf_counter() - started) * 1000

@@ -1,5 +1,5 @@
-"""Scheduler: one replica that turns feedback into examples, sees to it that a due learning run happens, and
-keeps the model registry in step with what serves.
+"""Scheduler: one replica that turns feedback into examples, sees to it that a due learning run happens,
+keeps the model registry in step with what serves, and measures what no request can tell.
 
 The runs themselves are processes of their own (`python -m training.loop`). What must not happen twice is
 held by Postgres: one run alive, one scheduler with the lease.
@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import httpx
 from ray.serve.handle import DeploymentHandle
 
 from assistant.clock import now
@@ -22,12 +23,17 @@ from assistant.settings import LearningSettings, Settings
 from assistant.stores.deployments import DeploymentRepository
 from assistant.stores.examples import ExampleRepository
 from assistant.stores.learning_runs import LearningRunRepository, RunAlive
+from assistant.stores.overview import OverviewRepository
 from assistant.stores.postgres import Database
+from assistant.stores.vectors import VectorStore
 from assistant.telemetry import configure_logging, get_logger
 from serve_app.aliases import AliasKeeper, follower
 from serve_app.closing import Closing
 from serve_app.handles import HEALTH_TIMEOUT_S, NOTIFY_TIMEOUT_S, call
 from serve_app.launching import Launcher, RayLauncher
+from serve_app.metrics import RayMeter
+from serve_app.observer import PING_LIMIT_S, Observer
+from serve_app.pings import store_pings
 
 LEASE_S = 30.0
 """How long a scheduler that died keeps the next one waiting."""
@@ -113,18 +119,30 @@ class Scheduler(Closing):
         self._holder = f"scheduler-{uuid4()}"
         self._database = Database(settings.postgres)
         await self._database.open()
+        self._vectors = VectorStore(settings.qdrant)
+        self._http = httpx.AsyncClient(timeout=PING_LIMIT_S, trust_env=False)
         self._runs = LearningRunRepository(self._database)
+        examples = ExampleRepository(self._database, settings.learning.audience)
+        self._observe_s = settings.telemetry.observe_s
+        self._observer = Observer(
+            store_pings(settings, self._database, self._vectors, self._http),
+            OverviewRepository(self._database).now,
+            lambda: examples.stats(settings.learning.min_quality),
+            RayMeter(),
+        )
         self._keeper = RunKeeper(
             self._runs,
-            ExampleRepository(self._database, settings.learning.audience),
+            examples,
             launcher or RayLauncher(settings),
             settings.learning,
         )
         self._aliases = AliasKeeper(DeploymentRepository(self._database), follower(settings))
         self._leading = False
         self._wake = asyncio.Event()
-        # Apart from each other, as the second waits for MLflow.
-        self._loops = (asyncio.create_task(self._look()), asyncio.create_task(self._keep_aliases()))
+        # Apart from each other, as the second waits for MLflow and the third for whatever is away.
+        self._loops = tuple(
+            asyncio.create_task(loop) for loop in (self._look(), self._keep_aliases(), self._observe())
+        )
         self._open = True
 
     async def notify(self) -> None:
@@ -145,6 +163,8 @@ class Scheduler(Closing):
         await asyncio.gather(*self._loops, return_exceptions=True)
         with suppress(AssistantError):
             await self._runs.resign(self._holder)
+        await self._http.aclose()
+        await self._vectors.close()
         await self._database.close()
 
     async def _look(self) -> None:
@@ -164,6 +184,12 @@ class Scheduler(Closing):
                 if self._leading:
                     await self._aliases.tick()
             await asyncio.sleep(self._pause_s)
+
+    async def _observe(self) -> None:
+        while True:
+            with _surviving("observation_failed"):
+                await self._observer.tick()
+            await asyncio.sleep(self._observe_s)
 
 
 @contextmanager

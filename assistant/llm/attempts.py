@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 from assistant.clock import now
@@ -18,6 +19,7 @@ from assistant.errors import (
 )
 from assistant.llm.catalog import ModelSpec
 from assistant.llm.messages import failed
+from assistant.llm.prices import cost_usd
 from assistant.llm.strategies import Candidate
 from assistant.llm.types import Backend, Piece
 from assistant.types import RequestContext, Usage
@@ -36,7 +38,7 @@ class Attempt:
     """One call to one backend, for metrics and the `llm_metrics` table.
 
     `cause` is the word of a BackendFailed. Times are in seconds; `first_token_s` is None when none came.
-    `adapter` is the one that answered, as far as pieces came.
+    `adapter` is the one that answered, as far as pieces came. `cost_usd` None: not known.
     """
 
     request_id: str
@@ -52,6 +54,7 @@ class Attempt:
     duration_s: float
     usage: Usage
     adapter: str | None = None
+    cost_usd: Decimal | None = None
 
 
 @dataclass
@@ -174,6 +177,7 @@ class Watch:
             duration_s=time.monotonic() - self._started,
             usage=self._usage,
             adapter=self._adapter,
+            cost_usd=cost_usd(self._line.spec, self._usage),
         )
 
     async def _next(self, pieces: AsyncIterator[Piece]) -> Piece:

@@ -7,6 +7,7 @@ silently switch something off.
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -60,6 +61,12 @@ class ModelSpec(BaseModel):
     """Longest wait for the first token before the next model is tried; the last one has until the deadline."""
     stall_timeout_s: float = Field(60.0, gt=0)
     """Longest pause between two tokens before the answer counts as broken."""
+    input_usd_per_1m: Decimal | None = Field(None, ge=0)
+    """Price in US dollars of a million prompt tokens. Without prices the cost of a request is not known."""
+    output_usd_per_1m: Decimal | None = Field(None, ge=0)
+    """Price of a million tokens of answers."""
+    cached_usd_per_1m: Decimal | None = Field(None, ge=0)
+    """Price of a million prompt tokens that the provider had cached; unset, they cost what others do."""
     options: Mapping[str, Any] = Field(default_factory=dict)
     """Settings of the engine; models.yaml lists them per engine."""
 
@@ -84,6 +91,10 @@ class ModelSpec(BaseModel):
             raise ValueError("engine vllm needs either path or hub_id")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ValueError("base_url must start with http:// or https://")
+        if (self.input_usd_per_1m is None) != (self.output_usd_per_1m is None):
+            raise ValueError("a price needs both input_usd_per_1m and output_usd_per_1m")
+        if self.cached_usd_per_1m is not None and self.input_usd_per_1m is None:
+            raise ValueError("cached_usd_per_1m needs input_usd_per_1m and output_usd_per_1m")
         return self
 
     @property

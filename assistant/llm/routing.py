@@ -197,6 +197,17 @@ class LlmRouter:
                     backend=attempt.backend,
                     kind=kind,
                 )
+        if attempt.cost_usd is not None and attempt.cost_usd > 0:
+            self._meter.add(
+                "ai_assistant_cost_usd_total",
+                float(attempt.cost_usd),
+                model=attempt.model,
+                backend=attempt.backend,
+            )
+        elif attempt.cost_usd is None and attempt.first_token_s is not None:
+            self._meter.add(
+                "ai_assistant_unpriced_attempts_total", model=attempt.model, backend=attempt.backend
+            )
         self._record(attempt)
 
     async def _health(self, line: Line) -> BackendHealth:

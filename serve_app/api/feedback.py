@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from assistant.errors import Conflict, InvalidInput, NotFound
 from assistant.learning.sections import written_sections
-from assistant.stores.feedback import Target, was_just_made
+from assistant.stores.feedback import FeedbackRecord, Target, was_just_made
 from assistant.stores.rfcs import RfcRecord
 from assistant.types import Principal
 from serve_app.api.auth import Caller, Graph
@@ -18,6 +18,8 @@ from serve_app.api.learning_schemas import (
     SearchFeedback,
 )
 from serve_app.api.services import Services
+
+NEUTRAL_STARS = 3
 
 router = APIRouter(prefix="/api/v1", tags=["Feedback"])
 
@@ -31,7 +33,7 @@ async def on_answer(answer_id: UUID, body: AnswerFeedback, graph: Graph, caller:
     given = await graph.learning.feedback.give(
         "answer", answer_id, caller.id, body.opinion(), verified=bool(visible)
     )
-    return FeedbackItem.of(given)
+    return _counted(graph, given)
 
 
 @router.post("/search/{query_id}/feedback", summary="Rate a search or one of its results")
@@ -45,7 +47,7 @@ async def on_search(query_id: UUID, body: SearchFeedback, graph: Graph, caller: 
     given = await graph.learning.feedback.give(
         "search", query_id, caller.id, body.opinion(), chunk_id=body.chunk_id, verified=seen is not None
     )
-    return FeedbackItem.of(given)
+    return _counted(graph, given)
 
 
 @router.post("/rfc/{rfc_id}/feedback", summary="Rate, comment or correct an RFC or one of its sections")
@@ -59,7 +61,7 @@ async def on_rfc(rfc_id: UUID, body: RfcFeedback, graph: Graph, caller: Caller) 
         )
     section = None if body.section is None else _section(rfc, body.section)
     given = await graph.learning.feedback.give("rfc", rfc_id, caller.id, body.opinion(), section=section)
-    return FeedbackItem.of(given)
+    return _counted(graph, given)
 
 
 @router.get("/answers/{answer_id}/feedback", summary="What the caller said of an answer")
@@ -76,6 +78,26 @@ async def of_search(query_id: UUID, graph: Graph, caller: Caller) -> FeedbackLis
 async def of_rfc(rfc_id: UUID, graph: Graph, caller: Caller) -> FeedbackList:
     await _rfc(graph, rfc_id, caller)
     return await _own(graph, "rfc", rfc_id, caller)
+
+
+def _counted(graph: Services, given: FeedbackRecord) -> FeedbackItem:
+    graph.meter.add("ai_assistant_feedback_total", target=given.target, opinion=_opinion(given))
+    return FeedbackItem.of(given)
+
+
+def _opinion(given: FeedbackRecord) -> str:
+    """The last word as one of five: a thumb says more than stars, stars more than a text alone."""
+    if given.thumb is not None:
+        return "positive" if given.thumb > 0 else "negative"
+    if given.stars is not None:
+        return (
+            "positive"
+            if given.stars > NEUTRAL_STARS
+            else "neutral"
+            if given.stars == NEUTRAL_STARS
+            else "negative"
+        )
+    return "edit" if given.edited_text is not None else "comment"
 
 
 async def _own(graph: Services, target: Target, target_id: UUID, caller: Principal) -> FeedbackList:

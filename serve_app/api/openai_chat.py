@@ -104,6 +104,7 @@ async def _answer(
                 usage = Usage(0, 0) if answer.extractive else answer.usage
                 record = AnswerRecord.of(answer, request.messages, context.principal.id, context.request_id)
                 graph.learning.log.record(record)
+                graph.meter.add("ai_assistant_answers_total", kind=_kind(answer))
                 extra = assistant_json(answer, record.id)
                 yield _Step(piece.text, ASSISTANT, "stop", usage, assistant=extra)
 
@@ -153,6 +154,12 @@ def assistant_json(answer: Answer, answer_id: UUID) -> dict[str, Any]:
         "model": answer.model,
         "adapter": answer.adapter,
     }
+
+
+def _kind(answer: Answer) -> str:
+    if not answer.grounded:
+        return "no_evidence"
+    return "extractive" if answer.extractive else "written"
 
 
 def _json(body: dict[str, Any]) -> Response:

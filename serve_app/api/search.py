@@ -33,9 +33,6 @@ async def search(body: SearchBody, graph: Graph, context: Context) -> SearchAnsw
         timings_ms=found.timings_ms,
     )
     graph.searches.record(record)
-    graph.meter.observe("ai_assistant_search_results", len(found.hits))
-    for stage, ms in found.timings_ms.items():
-        graph.meter.observe("ai_assistant_search_seconds", ms / 1000, stage=stage)
     return SearchAnswer(
         query_id=record.id, hits=found.hits, took_ms=took_ms, timings_ms=dict(found.timings_ms)
     )

@@ -38,6 +38,7 @@ from serve_app.api.application import create_app
 from serve_app.api.services import Embeddings, Learning, Services
 from serve_app.live_config import LiveConfig
 from tests.fixtures_cluster import import_serve
+from tests.metering import RecordingMeter
 
 import_serve()
 
@@ -135,6 +136,7 @@ class Bench:
     writing: FakeWriting
     backends: dict[str, ScriptedBackend]
     scheduler: FakeScheduler
+    meter: RecordingMeter
 
     def client(self, **headers: str) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
@@ -171,6 +173,7 @@ def make_bench() -> Callable[..., Bench]:
         models = LlmRouter(
             catalog, list(backends.values()), NullMeter(), lambda attempt: None, strategy=live.order
         )
+        meter = RecordingMeter()
         retrieval, writer = FakeRetrieval(tuple(hits)), FakeWriting()
         store, waker = database or Database(AWAY), FakeScheduler()
         services = Services(
@@ -190,9 +193,9 @@ def make_bench() -> Callable[..., Bench]:
             deployments=DeploymentRepository(store),
             live=live,
             pings=pings if pings is not None else {"postgres": pong, "qdrant": pong},
-            meter=NullMeter(),
+            meter=meter,
         )
-        return Bench(create_app(services), services, retrieval, writer, backends, waker)
+        return Bench(create_app(services), services, retrieval, writer, backends, waker, meter)
 
     return build
 

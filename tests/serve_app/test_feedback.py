@@ -58,6 +58,8 @@ async def test_an_answer_is_stored_rated_and_learned_from(bench: Bench, database
     assert stored is not None
     assert (stored.question, stored.text, stored.grounded) == (QUESTION, answer["text"], True)
     assert [e.text for e in stored.evidence] == [EVIDENCE]
+    assert bench.meter.named("ai_assistant_feedback_total") == {("answer", "positive"): 2.0}
+    assert bench.meter.named("ai_assistant_answers_total") == {("extractive",): 1.0}
     assert await learning.examples.refresh(MAKER) == 1
     (example,) = await learning.examples.usable(0.6)
     assert "[1]" in example.response

@@ -14,6 +14,7 @@ from assistant.llm.variants import Live
 from assistant.stores.deployments import Alias, Deployment
 from serve_app import following
 from serve_app.following import Follower
+from tests.metering import RecordingMeter
 
 FIELDS = {"base_model": "small", "base_fingerprint": "f" * 64, "rank": 4, "alpha": 8}
 
@@ -69,7 +70,8 @@ class Replica:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.engine, self.table = FakeEngine(), Table()
-        self.follower = Follower("small", self.engine, self.table, home)
+        self.meter = RecordingMeter()
+        self.follower = Follower("small", self.engine, self.table, home, self.meter)
 
     def make(self, *names: str) -> None:
         for name in names:
@@ -100,6 +102,22 @@ async def test_serves_what_the_table_says(replica: Replica) -> None:
     assert await replica.see(champion=None, previous=None) == Live()
     assert replica.engine.loads == [["a-1"], ["a-1", "a-2"], ["a-2"], []]
     assert replica.follower.detail is None
+
+
+async def test_metrics_name_what_serves_and_what_does_not_load(replica: Replica) -> None:
+    await replica.see()
+    assert replica.meter.named("ai_assistant_model_info") == {("small", "champion", "base"): 1.0}
+    await replica.see(champion="a-1", challenger=("a-2", 0.2))
+    await replica.see(champion="a-2", previous="a-1")
+    assert replica.meter.named("ai_assistant_model_info") == {
+        ("small", "champion", "base"): 0.0,
+        ("small", "champion", "a-1"): 0.0,
+        ("small", "challenger", "a-2"): 0.0,
+        ("small", "champion", "a-2"): 1.0,
+    }
+    assert replica.meter.named("ai_assistant_adapter_problems") == {("small",): 0.0}
+    await replica.see(champion="a-9", previous="a-2")
+    assert replica.meter.named("ai_assistant_adapter_problems") == {("small",): 1.0}
 
 
 async def test_both_change_at_once_and_three_are_the_most_that_are_loaded(replica: Replica) -> None:

@@ -205,6 +205,7 @@ async def test_two_replicas_one_leads_and_the_other_takes_over(
         overrides={
             "home": str(tmp_path),
             "postgres": {"url": database_url, "pool_max_size": 2},
+            "qdrant": {"url": "http://127.0.0.1:1"},
             "learning": {"schedule_s": 0.05, "min_new_examples": 3},
         },
     )

@@ -238,6 +238,25 @@ async def test_an_answer_is_bounded_when_the_caller_sets_no_bound() -> None:
     assert text_of(await stage.run(ask(max_tokens=3))) == "one two three"
 
 
+async def test_cost_is_counted_where_the_price_is_known() -> None:
+    price = {"input_usd_per_1m": "1000000", "output_usd_per_1m": "2000000"}
+    stage = Stage(["one two three"], specs=[price])
+    await stage.run()
+    (attempt,) = stage.attempts
+    assert attempt.usage.prompt_tokens is not None
+    assert attempt.cost_usd == attempt.usage.prompt_tokens + 6
+    assert stage.meter.counts["ai_assistant_cost_usd_total", "m0", "m0"] == float(attempt.cost_usd)
+    assert not any(key[0] == "ai_assistant_unpriced_attempts_total" for key in stage.meter.counts)
+
+
+async def test_an_answer_without_a_price_is_counted_as_such_and_a_failure_is_not() -> None:
+    stage = Stage([Reply("x", fail_after=0, failure="connect")], ["one"])
+    await stage.run()
+    assert [a.cost_usd for a in stage.attempts] == [None, None]
+    unpriced = {k: v for k, v in stage.meter.counts.items() if k[0] == "ai_assistant_unpriced_attempts_total"}
+    assert unpriced == {("ai_assistant_unpriced_attempts_total", "m1", "m1"): 1}
+
+
 async def test_missing_usage_stays_unknown() -> None:
     stage = Stage([Reply("one two", usage=False)])
     completion = await stage.router.complete(ask(), context())
