@@ -9,7 +9,7 @@ import structlog
 
 from assistant.settings import TelemetrySettings
 
-LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 120)
 
 
 @dataclass(frozen=True, slots=True)
