@@ -44,7 +44,7 @@ METRICS: dict[str, MetricSpec] = {
     ),
     "ai_assistant_search_seconds": MetricSpec("histogram", "Search by stage", ("stage",)),
     "ai_assistant_search_results": MetricSpec(
-        "histogram", "Hits per search", (), (0, 1, 2, 5, 10, 20, 50, 100)
+        "histogram", "Hits per search", (), (0.5, 1, 2, 5, 10, 20, 50, 100)
     ),
     "ai_assistant_answers_total": MetricSpec("counter", "Answers from the knowledge base", ("kind",)),
     "ai_assistant_feedback_total": MetricSpec("counter", "Opinions given", ("target", "opinion")),
