@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 import structlog
 
+from assistant import tracing
 from assistant.settings import TelemetrySettings
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 120)
@@ -90,7 +91,10 @@ def check_metric(name: str, labels: dict[str, str]) -> MetricSpec:
 
 
 def configure_logging(settings: TelemetrySettings, service: str) -> None:
-    """One line per event on stderr, with time, level, service and whatever was bound (the request id)."""
+    """One line per event on stderr, with time, level, service and whatever was bound (the request id).
+
+    A line that is written inside a span carries `trace_id` and `span_id`.
+    """
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
@@ -99,6 +103,7 @@ def configure_logging(settings: TelemetrySettings, service: str) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _with_trace,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -120,6 +125,12 @@ def _named(service: str) -> structlog.typing.Processor:
         return {"service": service, **event}
 
     return add_service
+
+
+def _with_trace(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if (found := tracing.ids()) is not None:
+        event["trace_id"], event["span_id"] = found
+    return event
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:

@@ -38,6 +38,8 @@ class RequestContext:
     deadline_s: float
     max_cost_usd: Decimal | None = None
     session_id: UUID | None = None
+    traceparent: str | None = None
+    """Of the span that the work belongs to; None when nothing is traced."""
 
     def remaining_s(self) -> float:
         """Seconds left, never negative."""

@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 
+from assistant import tracing
+
 
 class Closing(ABC):
     """Set `_open` at the end of the constructor; then `close` runs once when the replica drains.
@@ -19,4 +21,10 @@ class Closing(ABC):
         if not self._open:
             return None
         self._open = False
-        return self.close()
+        return self._end()
+
+    async def _end(self) -> None:
+        try:
+            await self.close()
+        finally:
+            await tracing.flush()

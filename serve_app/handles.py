@@ -20,6 +20,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
+from assistant import tracing
 from assistant.errors import AssistantError, Unavailable
 from assistant.llm.catalog import ModelSpec
 from assistant.llm.messages import failed
@@ -114,21 +115,39 @@ class RetrieverHandle:
         self._health = handle.options(method_name="health")
 
     async def search(self, query: SearchQuery, principal: Principal) -> SearchResult:
-        found: SearchResult = await call(
-            "The Retriever", self._search, query, principal, timeout_s=self._timeout_s
-        )
+        with tracing.span("Retriever.search", kind="client"):
+            found: SearchResult = await call(
+                "The Retriever",
+                self._search,
+                query,
+                principal,
+                tracing.traceparent(),
+                timeout_s=self._timeout_s,
+            )
         return found
 
     async def passage(self, chunk_id: UUID, principal: Principal) -> Passage:
-        found: Passage = await call(
-            "The Retriever", self._passage, chunk_id, principal, timeout_s=self._timeout_s
-        )
+        with tracing.span("Retriever.passage", kind="client"):
+            found: Passage = await call(
+                "The Retriever",
+                self._passage,
+                chunk_id,
+                principal,
+                tracing.traceparent(),
+                timeout_s=self._timeout_s,
+            )
         return found
 
     async def embeddings(self, texts: Sequence[str], model: str | None = None) -> Embeddings:
-        made: Embeddings = await call(
-            "The Retriever", self._embeddings, list(texts), model, timeout_s=self._timeout_s
-        )
+        with tracing.span("Retriever.embeddings", kind="client"):
+            made: Embeddings = await call(
+                "The Retriever",
+                self._embeddings,
+                list(texts),
+                model,
+                tracing.traceparent(),
+                timeout_s=self._timeout_s,
+            )
         return made
 
     async def health(self) -> Mapping[str, Any]:
@@ -198,7 +217,7 @@ class HandleBackend:
             await self._probe()
         began = False
         while True:
-            response = self._stream.remote(request, context.request_id, route)
+            response = self._stream.remote(request, context.request_id, route, context.traceparent)
             finished = False
             try:
                 async for pieces in response:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
+from assistant import tracing
 from assistant.errors import ConfigurationError, NotFound
 from assistant.llm.catalog import ModelSpec
 from assistant.llm.engines import create_engine
@@ -15,6 +16,7 @@ from assistant.settings import Settings
 from assistant.stores.deployments import DeploymentRepository
 from assistant.stores.postgres import Database
 from assistant.telemetry import configure_logging, get_logger
+from assistant.tracing import configure_tracing
 from serve_app.closing import Closing
 from serve_app.coalesce import coalesced
 from serve_app.following import Follower
@@ -33,6 +35,7 @@ class LocalLLM(Closing):
     """Behind the handle: `stream` and `health`. ConfigurationError at once when weights or a package lack."""
 
     async def __init__(self, spec: ModelSpec, settings: Settings) -> None:  # type: ignore[misc]
+        configure_tracing(settings.telemetry, f"llm-{spec.name}")
         configure_logging(settings.telemetry, f"llm-{spec.name}")
         self._spec = spec
         self._interval_s = settings.serve.stream_interval_ms / 1000
@@ -46,7 +49,7 @@ class LocalLLM(Closing):
         self._open = True
 
     async def stream(
-        self, request: ChatRequest, request_id: str, route: Route = LIVE
+        self, request: ChatRequest, request_id: str, route: Route = LIVE, traceparent: str | None = None
     ) -> AsyncGenerator[list[Piece], None]:
         """Lists of pieces, as they are made; each names its adapter.
 
@@ -55,12 +58,23 @@ class LocalLLM(Closing):
         if self._inside >= self._room:
             raise failed(self._spec.name, "rate_limited", "too many requests wait for it", retry_after_s=1.0)
         self._inside += 1
+        span = tracing.start(
+            "LocalLLM.stream",
+            kind="server",
+            parent=traceparent,
+            ai_assistant__request_id=request_id,
+            ai_assistant__requests_inside=self._inside,
+        )
         try:
             await self._loaded()
             async with aclosing(self._answer(request, request_id, route)) as batches:
                 async for batch in batches:
                     yield batch
+        except Exception as error:
+            tracing.fail(span, type(error).__name__)
+            raise
         finally:
+            span.end()
             self._inside -= 1
 
     async def _answer(

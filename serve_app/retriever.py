@@ -14,12 +14,14 @@ from uuid import UUID
 import numpy as np
 from ray import serve
 
+from assistant import tracing
 from assistant.errors import InvalidInput, NotFound
 from assistant.retrieval.embedders import Embedder
 from assistant.retrieval.search import Passage, SearchQuery, SearchResult
 from assistant.settings import Settings
 from assistant.stores.vectors import VectorStore
 from assistant.telemetry import configure_logging, get_logger
+from assistant.tracing import configure_tracing
 from assistant.types import Principal
 from serve_app.api.services import Embeddings
 from serve_app.closing import Closing
@@ -33,6 +35,7 @@ class Retriever(Closing):
     """Behind the handle: `search`, `passage`, `embed`, `embeddings`, `health`."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
+        configure_tracing(settings.telemetry, "retriever")
         configure_logging(settings.telemetry, "retriever")
         self._settings = settings
         self._meter = RayMeter()
@@ -47,27 +50,45 @@ class Retriever(Closing):
         await self._live.open()
         self._open = True
 
-    async def search(self, query: SearchQuery, principal: Principal) -> SearchResult:
+    async def search(
+        self, query: SearchQuery, principal: Principal, traceparent: str | None = None
+    ) -> SearchResult:
         """The hits this principal may see. Nothing ingested yet is no error: there are no hits."""
-        try:
-            found = await self._live.use(lambda index: index.service.search(query, principal))
-        except NotFound as error:
-            log.warning("collection_missing", reason=error.detail)
-            found = SearchResult((), {})
+        with tracing.span(
+            "retrieval.search", kind="server", parent=traceparent, ai_assistant__search__mode=query.mode
+        ) as span:
+            found = await self._found(query, principal)
+            span.set_attribute("ai_assistant.search.hits", len(found.hits))
         self._meter.observe("ai_assistant_search_results", len(found.hits))
         for stage, ms in found.timings_ms.items():
             self._meter.observe("ai_assistant_search_seconds", ms / 1000, stage=stage)
         return found
 
-    async def passage(self, chunk_id: UUID, principal: Principal) -> Passage:
-        return await self._live.use(lambda index: index.service.passage(chunk_id, principal))
+    async def _found(self, query: SearchQuery, principal: Principal) -> SearchResult:
+        try:
+            return await self._live.use(lambda index: index.service.search(query, principal))
+        except NotFound as error:
+            log.warning("collection_missing", reason=error.detail)
+            return SearchResult((), {})
+
+    async def passage(self, chunk_id: UUID, principal: Principal, traceparent: str | None = None) -> Passage:
+        with tracing.span("retrieval.passage", kind="server", parent=traceparent):
+            return await self._live.use(lambda index: index.service.passage(chunk_id, principal))
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         vectors: list[list[float]] = (await self.embeddings(texts)).vectors.tolist()
         return vectors
 
-    async def embeddings(self, texts: Sequence[str], model: str | None = None) -> Embeddings:
+    async def embeddings(
+        self, texts: Sequence[str], model: str | None = None, traceparent: str | None = None
+    ) -> Embeddings:
         """By the live embedder, or by the one that is named. InvalidInput for a text that it would cut."""
+        with tracing.span(
+            "retrieval.embeddings", kind="server", parent=traceparent, ai_assistant__texts=len(texts)
+        ):
+            return await self._embedded(texts, model)
+
+    async def _embedded(self, texts: Sequence[str], model: str | None) -> Embeddings:
         embedder = await self._live.embedder(model)
         counts = await self._in_thread(lambda: [embedder.count_tokens(text) for text in texts])
         # Two tokens mark the start and the end of a text.

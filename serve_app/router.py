@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from assistant import tracing
 from assistant.llm.catalog import Catalog
 from assistant.retrieval.answer import AnswerService
 from assistant.settings import Settings
@@ -24,6 +25,7 @@ from assistant.stores.searches import SearchLog
 from assistant.stores.sources import SourceRepository
 from assistant.stores.vectors import VectorStore
 from assistant.telemetry import configure_logging
+from assistant.tracing import configure_tracing
 from serve_app.api.application import create_app
 from serve_app.api.services import Learning, Ping, Services
 from serve_app.handles import RetrieverHandle, WriterHandle
@@ -49,6 +51,7 @@ class Router:
         scheduler: DeploymentHandle,
         llms: Mapping[str, DeploymentHandle],
     ) -> None:
+        configure_tracing(settings.telemetry, "router")
         configure_logging(settings.telemetry, "router")
         meter = RayMeter()
         self._closing = AsyncExitStack()
@@ -100,6 +103,7 @@ class Router:
 
     async def __del__(self) -> None:
         await self._closing.aclose()
+        await tracing.flush()
 
     def _pings(self, settings: Settings) -> dict[str, Ping]:
         stores = store_pings(settings, self._database, self._vectors, self._http)

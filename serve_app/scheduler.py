@@ -27,6 +27,7 @@ from assistant.stores.overview import OverviewRepository
 from assistant.stores.postgres import Database
 from assistant.stores.vectors import VectorStore
 from assistant.telemetry import configure_logging, get_logger
+from assistant.tracing import configure_tracing
 from serve_app.aliases import AliasKeeper, follower
 from serve_app.closing import Closing
 from serve_app.handles import HEALTH_TIMEOUT_S, NOTIFY_TIMEOUT_S, call
@@ -113,6 +114,7 @@ class Scheduler(Closing):
     """Behind the handle: `notify` and `health`."""
 
     async def __init__(self, settings: Settings, launcher: Launcher | None = None) -> None:  # type: ignore[misc]
+        configure_tracing(settings.telemetry, "scheduler")
         configure_logging(settings.telemetry, "scheduler")
         self._pause_s = settings.learning.schedule_s
         self._lease_s = max(LEASE_S, 3 * self._pause_s)

@@ -7,6 +7,7 @@ from uuid import uuid4
 import structlog
 from ray.serve.handle import DeploymentHandle
 
+from assistant import tracing
 from assistant.clock import epoch_s
 from assistant.errors import Unavailable
 from assistant.llm.catalog import Catalog
@@ -17,6 +18,7 @@ from assistant.stores.llm_metrics import LlmMetricLog
 from assistant.stores.postgres import Database
 from assistant.stores.rfcs import JOB_KIND, RfcRepository
 from assistant.telemetry import configure_logging
+from assistant.tracing import configure_tracing
 from assistant.types import Principal, RequestContext
 from serve_app.closing import Closing
 from serve_app.handles import RetrieverHandle
@@ -38,6 +40,7 @@ class Writer(Closing):
         retriever: DeploymentHandle,
         llms: Mapping[str, DeploymentHandle],
     ) -> None:
+        configure_tracing(settings.telemetry, "writer")
         configure_logging(settings.telemetry, "writer")
         meter = RayMeter()
         self._database = Database(settings.postgres)
@@ -82,8 +85,20 @@ class Writer(Closing):
 
     async def _draft(self, job: Job) -> None:
         request_id = str(job.payload.get("request_id") or job.id)
-        context = RequestContext(request_id, principal_of(job), epoch_s() + JOB_TIME_S)
-        with structlog.contextvars.bound_contextvars(request_id=request_id, job_id=str(job.id)):
+        asked = job.payload.get("traceparent")
+        with (
+            structlog.contextvars.bound_contextvars(request_id=request_id, job_id=str(job.id)),
+            tracing.span(
+                "rfc.draft",
+                kind="consumer",
+                parent=asked,
+                ai_assistant__job_id=str(job.id),
+                ai_assistant__attempt=job.attempts,
+            ),
+        ):
+            context = RequestContext(
+                request_id, principal_of(job), epoch_s() + JOB_TIME_S, traceparent=tracing.traceparent()
+            )
             await self._pipeline.run(job, context)
 
 

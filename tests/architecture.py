@@ -33,7 +33,7 @@ OUTSIDE = {
 """Which outside module may be imported only below which paths; the longest matching name counts."""
 
 RANKS = (
-    ("errors", "clock", "types", "settings", "telemetry", "markup"),
+    ("errors", "clock", "types", "settings", "telemetry", "tracing", "markup"),
     ("stores", "llm", "security"),
     ("retrieval",),
     ("rfc", "codedocs", "learning"),

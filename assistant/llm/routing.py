@@ -20,6 +20,7 @@ from assistant.errors import (
 from assistant.llm.attempts import Attempt, Line, Trials, Watch, cooldown_s
 from assistant.llm.catalog import Catalog, ModelSpec
 from assistant.llm.messages import check_request
+from assistant.llm.spans import AttemptSpan
 from assistant.llm.strategies import Strategy, priority
 from assistant.llm.types import Backend, BackendHealth, ChatRequest, Completion, FinishReason, Piece
 from assistant.llm.variants import split_name
@@ -156,10 +157,12 @@ class LlmRouter:
         """One backend's answer within its time limits, metered and recorded whatever happens."""
         watch = Watch(line, context, another)
         line.in_flight += 1
-        pieces = line.backend.stream(request, context)
+        span = AttemptSpan(line.spec, request, context)
+        pieces = line.backend.stream(request, span.context)
         try:
             async with aclosing(watch.watched(pieces)) as watched:
                 async for piece in watched:
+                    span.said(piece.text)
                     yield piece
         except BackendFailed as error:
             watch.ended("failed", error)
@@ -174,7 +177,9 @@ class LlmRouter:
         finally:
             line.in_flight -= 1
             await _close(pieces)
-            self._finish(watch.attempt())
+            attempt = watch.attempt()
+            span.end(attempt)
+            self._finish(attempt)
 
     def _finish(self, attempt: Attempt) -> None:
         line = self._lines[attempt.backend]

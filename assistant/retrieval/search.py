@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
 
+from assistant import tracing
 from assistant.errors import InvalidInput, NotFound
 from assistant.retrieval.fusion import Fused, reciprocal_rank, weighted
 from assistant.retrieval.highlight import highlights
@@ -190,6 +191,8 @@ def hit_of(
 def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     began = time.perf_counter()
     try:
-        yield
+        # The whole is the span of whoever searches.
+        with nullcontext() if stage == "total" else tracing.span(f"retrieval.{stage}", nested=True):
+            yield
     finally:
         timings[stage] = round((time.perf_counter() - began) * 1000, 3)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+from assistant import tracing
 from assistant.errors import AssistantError, ConfigurationError, NotFound
 from assistant.retrieval.answer import Searcher
 from assistant.rfc.artefacts import (
@@ -145,10 +146,11 @@ class RfcPipeline:
     ) -> None:
         await self._event(job, "stage", stage=name, status="started")
         began = time.perf_counter()
-        if name == SectionsArtefact.stage:
-            artefact: Artefact = await self._sections(job, rfc, work, partial)
-        else:
-            artefact = await self._plain_stage(name, work)
+        with tracing.span(f"rfc.{name}", nested=True):
+            if name == SectionsArtefact.stage:
+                artefact: Artefact = await self._sections(job, rfc, work, partial)
+            else:
+                artefact = await self._plain_stage(name, work)
         seconds = time.perf_counter() - began
         duration_ms = round(seconds * 1000)
         await self._rfcs.save_stage(rfc.id, name, artefact.to_dict(), _model(artefact), duration_ms)

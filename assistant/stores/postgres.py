@@ -16,8 +16,10 @@ from psycopg import AsyncConnection, errors
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
+from assistant import tracing
 from assistant.errors import ConfigurationError, Conflict, InvalidInput, NotFound, StoreUnavailable
 from assistant.settings import PostgresSettings
+from assistant.stores.traced import TracedCursor
 
 T = TypeVar("T")
 Connection = AsyncConnection[DictRow]
@@ -49,6 +51,7 @@ class Database:
         """Start the pool. It does not wait for Postgres: `ping` tells whether it answers."""
         if self._pool is not None:
             return
+        traced = {"cursor_factory": TracedCursor} if tracing.enabled() else {}
         pool = AsyncConnectionPool(
             self._url,
             connection_class=AsyncConnection[DictRow],
@@ -60,6 +63,7 @@ class Database:
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
                 "tcp_user_timeout": 15_000,
+                **traced,
             },
             min_size=1,
             max_size=self._settings.pool_max_size,

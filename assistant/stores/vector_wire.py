@@ -20,6 +20,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 
+from assistant import tracing
 from assistant.errors import (
     AssistantError,
     ConfigurationError,
@@ -110,9 +111,17 @@ class QdrantWire:
             content=to_json(body),
             extensions={"timeout": self._timeout},
         )
-        response = await http.send_inner(request)
-        if response.status_code != 200:
-            raise UnexpectedResponse.for_response(response)
+        with tracing.span(
+            f"{action} {collection}",
+            kind="client",
+            nested=True,
+            db__system__name="qdrant",
+            db__operation__name=action,
+            db__collection__name=collection,
+        ):
+            response = await http.send_inner(request)
+            if response.status_code != 200:
+                raise UnexpectedResponse.for_response(response)
         return from_json(response.content)["result"]
 
 

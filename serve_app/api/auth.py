@@ -6,6 +6,7 @@ from typing import Annotated
 from cachetools import TTLCache
 from fastapi import Depends, Request
 
+from assistant import tracing
 from assistant.clock import epoch_s
 from assistant.errors import Unauthenticated
 from assistant.settings import SecuritySettings
@@ -67,6 +68,7 @@ async def get_context(request: Request, graph: Graph, principal: Caller) -> Requ
         request_id=request.state.request_id,
         principal=principal,
         deadline_s=epoch_s() + limit_s,
+        traceparent=tracing.traceparent(),
     )
 
 

@@ -7,12 +7,14 @@ request and response objects would buffer streams and lose cancellation.
 import asyncio
 import re
 import time
+from contextlib import AbstractContextManager
 
 import structlog
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from assistant import tracing
 from assistant.clock import new_id
 from assistant.errors import AssistantError, TooLarge
 from assistant.telemetry import Meter, get_logger
@@ -68,7 +70,7 @@ class RequestScope:
                     headers["x-request-id"] = request_id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(request_id=request_id), _span(scope, request_id) as span:
             try:
                 await self._app(scope, receive, send_decorated)
             except Exception as error:
@@ -80,6 +82,7 @@ class RequestScope:
                 raise
             finally:
                 self._note(scope, status or CLIENT_GONE, time.perf_counter() - started)
+                _name(span, scope, status or CLIENT_GONE)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route, method = route_of(scope), str(scope["method"])
@@ -95,6 +98,32 @@ class RequestScope:
             ms=round(seconds * 1000, 1),
             principal=scope["state"].get("principal_id"),
         )
+
+
+def _span(scope: Scope, request_id: str) -> AbstractContextManager[tracing.Span]:
+    """The span of a request, child of the caller's when it sent a traceparent. Probes and files have none."""
+    path, method = str(scope["path"]), str(scope["method"])
+    if not tracing.enabled() or path in QUIET or path.startswith("/static/"):
+        return tracing.OFF
+    return tracing.span(
+        method,
+        kind="server",
+        parent=dict(Headers(scope=scope)),
+        http__request__method=method,
+        url__path=path,
+        ai_assistant__request_id=request_id,
+    )
+
+
+def _name(span: tracing.Span, scope: Scope, status: int) -> None:
+    """What is known only at the end: the route and how it went."""
+    if not span.is_recording():
+        return
+    route = route_of(scope)
+    span.update_name(f"{scope['method']} {route}")
+    span.set_attributes({"http.route": route, "http.response.status_code": status})
+    if status >= 500:
+        tracing.fail(span, str(status))
 
 
 class BodyLimit:

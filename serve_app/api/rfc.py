@@ -55,7 +55,11 @@ async def create(
         principal.id,
         owned_by(principal),
         body.answers,
-        payload={"principal": principal_json(principal), "request_id": context.request_id},
+        payload={
+            "principal": principal_json(principal),
+            "request_id": context.request_id,
+            "traceparent": context.traceparent,
+        },
         idempotency_key=f"{principal.id}:{idempotency_key}" if idempotency_key else None,
     )
     if rfc.title != " ".join(body.title.split()) or rfc.brief != body.brief or rfc.template != body.template:

@@ -58,13 +58,16 @@ class HttpServer:
         return f"the environment variable {self._key_env} is not set"
 
     @asynccontextmanager
-    async def post(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[httpx.Response]:
+    async def post(
+        self, path: str, body: Mapping[str, Any], traceparent: str | None = None
+    ) -> AsyncIterator[httpx.Response]:
         """A streamed response with status 200. Raises what `refusal` says for any other."""
         if missing := self.missing_key():
             raise failed(self.name, "auth", missing, retryable=False)
         async with self._slots:
             with self._named():
-                async with self._client.stream("POST", path, json=body, headers=self._headers()) as response:
+                headers = self._headers() | ({"traceparent": traceparent} if traceparent else {})
+                async with self._client.stream("POST", path, json=body, headers=headers) as response:
                     if response.status_code != 200:
                         raise await self._refusal(response)
                     yield response

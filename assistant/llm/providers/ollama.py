@@ -59,10 +59,9 @@ class OllamaBackend:
 
     async def stream(self, request: ChatRequest, context: RequestContext) -> AsyncIterator[Piece]:
         """Pieces of the answer. Raises InvalidInput, ContextTooLong, BackendFailed."""
-        del context
         check_request(request)
         async with (
-            self._server.post("api/chat", self._body(request)) as response,
+            self._server.post("api/chat", self._body(request), context.traceparent) as response,
             aclosing(self._server.lines(response)) as lines,
         ):
             async for line in lines:

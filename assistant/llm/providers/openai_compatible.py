@@ -59,11 +59,10 @@ class OpenAICompatibleBackend:
 
     async def stream(self, request: ChatRequest, context: RequestContext) -> AsyncIterator[Piece]:
         """Pieces of the answer. Raises InvalidInput, ContextTooLong, BackendFailed."""
-        del context
         check_request(request)
         finish, usage, done = None, None, False
         async with (
-            self._server.post("chat/completions", self._body(request)) as response,
+            self._server.post("chat/completions", self._body(request), context.traceparent) as response,
             aclosing(self._server.lines(response)) as lines,
         ):
             async for data in _events(lines):
