@@ -2,15 +2,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help local-up local-down status test lint format bench k8s-render k8s-deploy k8s-upgrade k8s-status k8s-uninstall image compose-up compose-down
+.PHONY: help local-up local-down status monitor test lint format bench k8s-render k8s-deploy k8s-upgrade k8s-status k8s-uninstall image compose-up compose-down
 
 ENV ?= production
 
 help: ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
-
-help: ## Show the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
 
 local-up: ## Set everything up and start the whole system; prints its URLs
 	@$(PYTHON) -m cluster.bootstrap run && $(BIN)/ai-assistant up
@@ -20,6 +17,9 @@ local-down: ## Stop everything that local-up started
 
 status: ## Say what runs, where, with which versions
 	@$(BIN)/ai-assistant status
+
+monitor: ## Watch the running system with Prometheus; prints its URL
+	@$(PYTHON) -m cluster.monitoring.programs && $(BIN)/python -m cluster.monitoring.local
 
 test: ## Set everything up and run all tests with coverage
 	@$(PYTHON) -m cluster.bootstrap test && $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report=html --durations=25

@@ -56,6 +56,7 @@ def main() -> None:
     if arguments.profile == "test":
         install_vllm(log)
         install_chromium(log)
+        install_prometheus(log)
     stamp.write_text(wanted)
     if arguments.profile == "test":
         (VENV / ".stamp-run").write_text(wanted)
@@ -149,6 +150,12 @@ def install_chromium(log: Path) -> None:
         "setup: Chromium not found; browser tests will be skipped (install the package `chromium`)",
         flush=True,
     )
+
+
+def install_prometheus(log: Path) -> None:
+    """promtool tests the alerts."""
+    if not attempt("prometheus", [sys.executable, "-m", "cluster.monitoring.programs"], log):
+        print(f"setup: Prometheus not found; tests of alerts will be skipped (see {log})", flush=True)
 
 
 def pinned(name: str) -> str:

@@ -218,6 +218,8 @@ class PlanBuilder:
         if "AI_ASSISTANT_CONFIG" in ours:
             ours["AI_ASSISTANT_CONFIG"] = str(Path(ours["AI_ASSISTANT_CONFIG"]).absolute())
         keys = {name: self.environ[name] for name in self._key_names() if name in self.environ}
+        # In the plan, so that another exporter restarts the application.
+        traces = {name: value for name, value in self.environ.items() if name.startswith("OTEL_")}
         return (
             QUIET
             | RAY_FLAGS
@@ -225,6 +227,7 @@ class PlanBuilder:
             | {"RAY_AUTH_TOKEN_PATH": str(self.layout.ray_token), "RAY_TMPDIR": str(self.layout.ray_temp)}
             | ours
             | keys
+            | traces
             | dict(env)
             | {"AI_ASSISTANT_HOME": str(self.layout.home)}
         )

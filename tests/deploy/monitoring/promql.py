@@ -1,9 +1,6 @@
 """What rules and dashboards say: their expressions and the metrics in them."""
 
-import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +8,10 @@ import promql_parser
 import yaml
 
 from cluster.layout import ROOT
-from cluster.monitoring import names
+from cluster.monitoring import dashboards, names
+from cluster.monitoring.dashboards import Expression
 
-FILES = ROOT / "kuberay" / "chart" / "files"
-RULES = sorted((FILES / "rules").glob("*.yaml"))
-DASHBOARDS = sorted((FILES / "dashboards").glob("*.json"))
-VARIABLE = re.compile(r"\$\{?\w+(?::\w+)?\}?")
-INTERVAL = re.compile(r"\$\{?__(?:rate_interval|interval|range)\}?")
-
-
-@dataclass(frozen=True)
-class Expression:
-    """`where` names the file and the rule or panel."""
-
-    where: str
-    text: str
+RULES = sorted((ROOT / "kuberay" / "chart" / "files" / "rules").glob("*.yaml"))
 
 
 def rules(path: Path) -> list[dict[str, Any]]:
@@ -42,36 +28,15 @@ def rule_expressions() -> Iterator[Expression]:
             yield Expression(f"{path.name}: {rule.get('alert') or rule['record']}", rule["expr"])
 
 
-def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for panel in dashboard["panels"]:
-        yield panel
-        yield from panel.get("panels", ())
-
-
 def dashboard_expressions() -> Iterator[Expression]:
-    for path in DASHBOARDS:
-        dashboard = json.loads(path.read_text())
-        for panel in panels(dashboard):
-            for target in panel.get("targets", ()):
-                yield Expression(f"{path.name}: {panel['title']}", target["expr"])
-        for variable in dashboard["templating"]["list"]:
-            if variable["type"] == "query":
-                query = variable["query"]
-                text = query if isinstance(query, str) else query["query"]
-                inside = re.fullmatch(r"label_values\((.+), *\w+\)", text)
-                assert inside, f"{path.name}: variable {variable['name']} is no label_values(series, label)"
-                yield Expression(f"{path.name}: variable {variable['name']}", inside[1])
-
-
-def plain(expression: str) -> str:
-    """The expression with values for Grafana's variables."""
-    return VARIABLE.sub("x", INTERVAL.sub("5m", expression))
+    for path in dashboards.files():
+        yield from dashboards.expressions(path)
 
 
 def metrics_in(expression: str) -> set[str]:
     """The names of all series that an expression reads. ValueError when it is no PromQL."""
     found: set[str] = set()
-    _walk(promql_parser.parse(plain(expression)), found)
+    _walk(promql_parser.parse(Expression("", expression).plain), found)
     return found
 
 

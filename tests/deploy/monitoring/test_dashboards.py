@@ -6,17 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.monitoring.promql import (
-    DASHBOARDS,
-    VARIABLE,
-    Expression,
-    dashboard_expressions,
-    metrics_in,
-    panels,
-    unknown,
-)
+from cluster.monitoring.dashboards import VARIABLE, Expression, files, panels
+from tests.deploy.monitoring.promql import dashboard_expressions, metrics_in, unknown
 
-LOADED: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text()) for path in DASHBOARDS}
+LOADED: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text()) for path in files()}
 EXPRESSIONS = list(dashboard_expressions())
 WIDTH = 24
 BUILT_IN = {"__rate_interval", "__interval", "__range"}

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from cluster.layout import ROOT
+from cluster.monitoring.dashboards import Expression
 from tests.deploy.monitoring.conftest import Promtool
 from tests.deploy.monitoring.promql import (
     RULES,
-    Expression,
     all_rules,
     metrics_in,
     rule_expressions,
