@@ -7,13 +7,12 @@ from typing import Any
 from assistant.errors import AssistantError
 from assistant.stores.overview import Overview
 from assistant.telemetry import Meter, get_logger
+from serve_app.api.services import Ping
 
 PING_LIMIT_S = 3.0
 COUNT_LIMIT_S = 20.0
 
 log = get_logger("observer")
-
-Ping = Callable[[], Awaitable[float]]
 
 
 class Observer:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +67,15 @@ def test_off_is_nothing_at_all(environ: dict[str, str]) -> None:
         assert tracing.traceparent() is None
         assert tracing.ids() is None
     assert tracing.start("a") is trace.INVALID_SPAN
+
+
+def test_off_does_not_even_load_the_sdk() -> None:
+    check = (
+        "import sys; from assistant.settings import TelemetrySettings; from assistant import tracing;"
+        "assert not tracing.configure_tracing(TelemetrySettings(), 'x', {});"
+        "sys.exit(any(name.startswith('opentelemetry.sdk') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
 def test_a_collector_gets_real_otlp(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from assistant.errors import StoreUnavailable
 from assistant.stores.overview import Overview
 from serve_app import observer
-from serve_app.observer import Observer, Ping
+from serve_app.api.services import Ping
+from serve_app.observer import Observer
 from tests.metering import RecordingMeter
 
 
