@@ -140,7 +140,7 @@ async def test_search_is_repeated_while_replicas_die() -> None:
     handle = FakeHandle(search=[[DIED], [ActorUnavailableError("x", b"0" * 16)], [found]])
     assert await retriever(handle).search(SearchQuery("x"), ME) == found
     assert len(handle.responses) == 3
-    assert handle.arguments[0] == (SearchQuery("x"), ME)
+    assert handle.arguments[0] == (SearchQuery("x"), ME, None)
 
 
 async def test_search_that_is_wrong_is_not_repeated() -> None:
@@ -181,7 +181,7 @@ async def test_notify_neither_waits_nor_fails() -> None:
 async def test_pieces_come_in_order_and_the_request_crosses() -> None:
     handle = FakeHandle(stream=[[[Piece("a")], [Piece("b"), END]]])
     assert await collect(HandleBackend(SPEC, handle, only=False)) == [Piece("a"), Piece("b"), END]  # type: ignore[arg-type]
-    assert handle.arguments == [(request(), "r1", Route("live", "r1"))]
+    assert handle.arguments == [(request(), "r1", Route("live", "r1"), None)]
     assert not handle.responses[0].cancelled
 
 
@@ -211,7 +211,7 @@ async def test_answer_not_begun_goes_to_another_model_where_there_is_one(
     with pytest.raises(BackendFailed) as caught:
         await collect(backend)
     assert caught.value.extra["cause"] == "stopped"
-    assert handle.arguments == [(request(), "r1", Route("live", "r1"))]
+    assert handle.arguments == [(request(), "r1", Route("live", "r1"), None)]
     # The next request asks for health first, instead of waiting for a replica that is not there.
     monkeypatch.setattr(handles, "HEALTH_TIMEOUT_S", 0.05)
     with pytest.raises(BackendFailed):
