@@ -40,7 +40,7 @@ class AttemptSpan:
             self._span.end()
             return
         usage = attempt.usage
-        seen = {
+        seen: dict[str, str | int | float | None] = {
             "gen_ai.response.model": attempt.model,
             "gen_ai.usage.input_tokens": usage.prompt_tokens,
             "gen_ai.usage.output_tokens": usage.completion_tokens,

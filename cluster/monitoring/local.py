@@ -40,7 +40,7 @@ def configuration(template: Mapping[str, Any], discovery: Path, port: int) -> di
     for job in template["scrape_configs"]:
         kept = {key: value for key, value in job.items() if key != "static_configs"}
         if job["job_name"] == "ray":
-            relabel = [
+            relabel: list[dict[str, Any]] = [
                 # Ray announces these two under the node's address; the local stack binds them to loopback.
                 {
                     "source_labels": ["__address__"],
@@ -51,7 +51,10 @@ def configuration(template: Mapping[str, Any], discovery: Path, port: int) -> di
                 # The file brings a label of its own; the alerts know this one.
                 {"target_label": "job", "replacement": job["job_name"]},
             ]
-            own = {"file_sd_configs": [{"files": [str(discovery)]}], "relabel_configs": relabel}
+            own: dict[str, Any] = {
+                "file_sd_configs": [{"files": [str(discovery)]}],
+                "relabel_configs": relabel,
+            }
         else:
             own = {"static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
         jobs.append(kept | own)
