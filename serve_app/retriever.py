@@ -86,9 +86,9 @@ class Retriever(Closing):
         with tracing.span(
             "retrieval.embeddings", kind="server", parent=traceparent, ai_assistant__texts=len(texts)
         ):
-            return await self._embedded(texts, model)
+            return await self._embed_texts(texts, model)
 
-    async def _embedded(self, texts: Sequence[str], model: str | None) -> Embeddings:
+    async def _embed_texts(self, texts: Sequence[str], model: str | None) -> Embeddings:
         embedder = await self._live.embedder(model)
         counts = await self._in_thread(lambda: [embedder.count_tokens(text) for text in texts])
         # Two tokens mark the start and the end of a text.

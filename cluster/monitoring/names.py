@@ -15,7 +15,7 @@ from assistant.telemetry import METRICS
 PREFIX = "ray_"
 """Ray puts it before the names of all metrics that go through it."""
 SEEN = Path(__file__).with_name("seen.txt")
-HEADER = "# Metric names of Ray, Serve and Prometheus, as scrapes of a running Serve application showed them. See names.py.\n"
+HEADER = "# Metric names of Ray, Serve and Prometheus, as a scrape of a Serve application shows them. See names.py.\n"
 OWN = f"{PREFIX}ai_assistant_"
 TYPE = re.compile(r"^# TYPE (\S+) (\S+)$", re.MULTILINE)
 SERIES = {"histogram": ("_bucket", "_count", "_sum"), "summary": ("", "_count", "_sum")}
