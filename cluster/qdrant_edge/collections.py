@@ -4,6 +4,7 @@ FOLDER/.lock                              held by the serving process
 FOLDER/aliases.json                       alias → collection
 FOLDER/collections/NAME/collection.json   the create request; written last, so its absence means half-made
 FOLDER/collections/NAME/shard/            the engine's files
+FOLDER/snapshots, FOLDER/recovering       see snapshots.py
 """
 
 import re
@@ -119,6 +120,8 @@ class Collections:
         self._lock = FolderLock(folder)
         self._root = folder / "collections"
         self._root.mkdir(exist_ok=True)
+        self.snapshots = folder / "snapshots"
+        self.recovering = folder / "recovering"
         self._alias_file = folder / "aliases.json"
         self._open: dict[str, Collection] = {}
         self._operations = 0
@@ -130,6 +133,7 @@ class Collections:
             raise
 
     def _boot(self) -> None:
+        shutil.rmtree(self.recovering, ignore_errors=True)
         for path in sorted(self._root.iterdir()):
             meta = read_json(path / META)
             if meta is None:
@@ -195,6 +199,25 @@ class Collections:
         remove_collection_folder(collection.folder, META)
         sync_folder(self._root)
         return True
+
+    def adopt(self, name: str, prepared: Path) -> None:
+        """Make `prepared`, a folder with meta file and shard on the same disk, the collection of this name.
+
+        It is opened once before the old collection goes: what the engine cannot load changes nothing.
+        """
+        if not NAME.fullmatch(name) or name in self.aliases:
+            raise bad_request(f"{name!r} is no name of a collection")
+        try:
+            request = models.CreateCollection.model_validate(read_json(prepared / META))
+            Collection(name, request, prepared).close()
+        except Exception as error:
+            raise bad_request(f"the engine does not open this snapshot: {error}") from None
+        if old := self._open.pop(name, None):
+            old.close(keep=False)
+            remove_collection_folder(old.folder, META)
+        prepared.replace(self._root / name)
+        sync_folder(self._root)
+        self._open[name] = Collection(name, request, self._root / name)
 
     def change_aliases(self, actions: Sequence[models.AliasOperations]) -> bool:
         """Apply all actions or none."""

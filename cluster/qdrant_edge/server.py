@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assistant.telemetry import get_logger
-from cluster.qdrant_edge import collection_api, point_api
+from cluster.qdrant_edge import collection_api, point_api, snapshots
 from cluster.qdrant_edge.collections import Collections
 from cluster.qdrant_edge.errors import ApiError, as_api_error, bad_request
 
@@ -61,6 +61,11 @@ ENDPOINTS: tuple[tuple[str, str, Any, Handler], ...] = (
     ("GET", "/collections/{name}/aliases", None, collection_api.collection_aliases),
     ("PUT", "/collections/{name}/index", models.CreateFieldIndex, collection_api.create_index),
     ("DELETE", "/collections/{name}/index/{field}", None, collection_api.delete_index),
+    ("POST", "/collections/{name}/snapshots", None, snapshots.create_snapshot),
+    ("GET", "/collections/{name}/snapshots", None, snapshots.list_snapshots),
+    ("PUT", "/collections/{name}/snapshots/recover", models.SnapshotRecover, snapshots.recover),
+    ("GET", "/collections/{name}/snapshots/{snapshot}", None, snapshots.download_snapshot),
+    ("DELETE", "/collections/{name}/snapshots/{snapshot}", None, snapshots.delete_snapshot),
 )
 """Method, path, model of the body, handler(collections, [body], **path parameters)."""
 
@@ -118,6 +123,8 @@ class _Service:
                     result = await result
             except Exception as error:
                 return _failure(as_api_error(error), started)
+            if isinstance(result, Response):
+                return result
             return _answer({"result": result, "status": "ok", "time": time.monotonic() - started})
 
         return respond
