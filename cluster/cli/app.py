@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from assistant.errors import AssistantError
-from cluster.cli import collections, evaluation, exits, feedback, keys, knowledge, learn, models, rfc, stack
+from cluster.cli import (
+    backup,
+    collections,
+    evaluation,
+    exits,
+    feedback,
+    keys,
+    knowledge,
+    learn,
+    models,
+    rfc,
+    stack,
+)
 from cluster.cli.output import note, report_error, say
 
 app = typer.Typer(
@@ -33,6 +45,9 @@ app.add_typer(evaluation.app, name="eval", rich_help_panel="Quality")
 app.add_typer(learn.app, name="learn", rich_help_panel="Quality")
 app.command(rich_help_panel="Administration")(models.models)
 app.add_typer(keys.app, name="keys", rich_help_panel="Administration")
+app.command(rich_help_panel="Administration")(backup.backup)
+app.command(rich_help_panel="Administration")(backup.restore)
+app.command(rich_help_panel="Administration")(backup.verify)
 
 
 @app.callback()
