@@ -2,8 +2,9 @@
 
 Ingests the knowledge, asks one question per document until `--examples` answers are rated well, starts
 `ai-assistant learn run` on the design documents with the settings as they are, and tells the time of each step,
-the memory of the whole stack while it ran (PSS, where Linux tells it) and what the gate said. Without folders
-those of `shared/data` beside the checkout are taken.
+the memory of the whole stack while it ran (PSS, where Linux tells it) and what the gate said. On a virtual machine
+it also tells how much of the processors the host gave to others meanwhile. Without folders those of `shared/data`
+beside the checkout are taken.
 """
 
 import argparse
@@ -98,6 +99,13 @@ def held_by(process: psutil.Process) -> int:
     return int(getattr(memory, "pss", memory.rss))
 
 
+def withheld(before: Any, after: Any) -> float:
+    """Of the processor time that was asked for, the share that the host gave to others; 0 where none is told."""
+    names = ("user", "nice", "system", "irq", "softirq", "steal")
+    used = {name: getattr(after, name, 0.0) - getattr(before, name, 0.0) for name in names}
+    return used["steal"] / max(sum(used.values()), 1e-9)
+
+
 def called(process: psutil.Process) -> str:
     try:
         words = [Path(word).name for word in process.cmdline() if not word.startswith("-")]
@@ -128,10 +136,10 @@ def measure(knowledge: Path, documents: Path, examples: int, settings: list[str]
             load = os.getloadavg()[0]
             peak = Peak(layout)
             peak.start()
-            began = time.monotonic()
+            began, before = time.monotonic(), psutil.cpu_times()
             chosen = [argument for setting in settings for argument in ("--set", setting)]
             run = command(layout, port, "learn", "run", "--documents", str(documents), *chosen)["answer"]
-            seconds = time.monotonic() - began
+            seconds, stolen = time.monotonic() - began, withheld(before, psutil.cpu_times())
             peak.end()
     return {
         "at": now().isoformat(),
@@ -145,6 +153,7 @@ def measure(knowledge: Path, documents: Path, examples: int, settings: list[str]
         },
         "status": run["status"],
         "total_s": round(seconds, 1),
+        "withheld": round(stolen, 3),
         "peak_pss_bytes": peak.bytes,
         "peak_after_s": peak.after_s,
         "peak_processes": peak.largest,
@@ -161,6 +170,8 @@ def table(result: dict[str, Any]) -> Table:
     for name, step in result["steps"].items():
         shown.add_row(name, f"{step['seconds']:.0f}", step["detail"])
     shown.add_row("all", f"{result['total_s']:.0f}", f"{result['of_the_time']:.0%} of 20 minutes")
+    if result["withheld"]:
+        shown.add_row("", "", f"the host withheld {result['withheld']:.0%} of the processor time asked for")
     held = f"{result['peak_pss_bytes'] / 1e9:.2f} GB, {result['of_the_memory']:.0%} of 8 GB"
     shown.add_row("memory", f"{result['peak_after_s']:.0f}", f"whole stack at its peak: {held}")
     for one in result["peak_processes"]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assistant.errors import AssistantError, NotFound
-from assistant.settings import Settings
+from assistant.settings import MlflowSettings, Settings
 from cluster.cli.installation import Installation
 from cluster.layout import ROOT
 from cluster.temporary_qdrant import temporary_qdrant
@@ -175,23 +175,24 @@ class Evaluation:
 
         subtitle = f"revision {code_version()[:12]}"
         run = RunStore(self.settings.home).save(result, render(result, subtitle))
-        tracker = Tracker(self.settings.home, self._mlflow())
+        tracker = Tracker(self.settings.home, stack_mlflow(self.installation))
         return run, tracker.submit(run)
 
     @property
     def home(self) -> Path:
         return self.settings.home / "evals"
 
-    def _mlflow(self) -> Any:
-        """The stack's MLflow when no other is set; it need not run."""
-        found = self.settings.mlflow
-        if found.tracking_uri is not None:
-            return found
-        try:
-            uri = self.installation.plan().env.get("MLFLOW_TRACKING_URI")
-        except AssistantError:
-            uri = None
-        return found.model_copy(update={"tracking_uri": uri})
+
+def stack_mlflow(installation: Installation) -> MlflowSettings:
+    """The stack's MLflow when no other is set; it need not run."""
+    found = installation.settings.mlflow
+    if found.tracking_uri is not None:
+        return found
+    try:
+        uri = installation.plan().env.get("MLFLOW_TRACKING_URI")
+    except AssistantError:
+        uri = None
+    return found.model_copy(update={"tracking_uri": uri})
 
 
 def _pool(source: Path) -> "tuple[list[DesignDocument], list[SectionCase]]":

@@ -31,17 +31,22 @@ class Work:
 
     @property
     def hf(self) -> Path:
-        found = hf_folder(self.spec, self.settings.models_dir)
-        if found is None:
-            raise ConfigurationError(
-                f"{self.spec.name} has no transformers weights beside {self.spec.path}, and training needs them.",
-                hint="Put them into the folder `hf` beside the GGUF file, or name another model.",
-            )
-        return found
+        return transformers_folder(self.spec, self.settings.models_dir)
 
     @property
     def registry(self) -> Registry:
         return Registry(self.settings.mlflow.tracking_uri)
+
+
+def transformers_folder(spec: ModelSpec, models_dir: Path) -> Path:
+    """The weights that training reads. Raises ConfigurationError when the model has only others."""
+    found = hf_folder(spec, models_dir)
+    if found is None:
+        raise ConfigurationError(
+            f"{spec.name} has no transformers weights beside {spec.path}, and training needs them.",
+            hint="Put them into the folder `hf` beside the GGUF file, or name another model.",
+        )
+    return found
 
 
 def learning_spec(catalog: Catalog, name: str | None = None) -> ModelSpec:

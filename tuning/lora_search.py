@@ -1,15 +1,11 @@
 """Search LoRA's rank, alpha and learning rate: Optuna draws, ASHA stops what falls behind.
 
 Each trial is a Ray Train run of its own with its own checkpoints and a nested MLflow run. A search that was
-interrupted goes on when it is started again with the same folder. Run it:
-
-    python -m tuning.lora_search --base FOLDER --dataset FOLDER --out FOLDER [--trials 8]
+interrupted goes on when it is started again with the same folder. `ai-assistant tune lora` runs it.
 """
 
-import argparse
 import contextlib
 import functools
-import json
 import signal
 import threading
 import warnings
@@ -18,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from assistant.errors import AssistantError, InvalidInput, Unavailable
-from assistant.settings import TrainingSettings, load_settings
+from assistant.errors import InvalidInput, Unavailable
+from assistant.settings import TrainingSettings
 from training import tracking
 from training.folders import write_json, writing
 from training.llm_lora import LoraJob, train_lora
@@ -248,47 +244,3 @@ def _end_trials(search: LoraSearch, folder: Path) -> None:
 def _params(search: LoraSearch) -> dict[str, Any]:
     space = {f"space.{name}": value for name, value in vars(search.space).items()}
     return {"base_model": search.base_model, "trials": search.trials, "seed": search.seed, **space}
-
-
-def main() -> None:
-    from rich.console import Console
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--base", type=Path, required=True, help="transformers folder of the base")
-    parser.add_argument("--base-model", default="smollm2-135m-instruct", help="its name in the catalogue")
-    parser.add_argument("--dataset", type=Path, required=True, help="folder with train and validation rows")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of this search; the same one resumes it"
-    )
-    parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--concurrent", type=int, default=1)
-    given = parser.parse_args()
-    settings = load_settings()
-    console = Console(stderr=True)
-    search = LoraSearch(
-        name=given.out.name,
-        base=given.base,
-        base_model=given.base_model,
-        dataset=given.dataset,
-        folder=given.out,
-        settings=settings.training,
-        trials=given.trials,
-        concurrent=given.concurrent,
-        tracking_uri=settings.mlflow.tracking_uri,
-        experiment=settings.mlflow.experiment,
-    )
-    try:
-        result = search_lora(search, console.print)
-    except AssistantError as error:
-        raise SystemExit(str(error)) from None
-    except KeyboardInterrupt:
-        console.print(f"Interrupted. Started again with --out {given.out} it goes on.")
-        raise SystemExit(130) from None
-    console.print(result.fragment.read_text(encoding="utf-8"))
-    console.print_json(json.dumps([vars(trial) for trial in result.trials]))
-
-
-if __name__ == "__main__":
-    main()

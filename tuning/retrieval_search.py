@@ -1,34 +1,31 @@
 """Tune retrieval on a dev split, through the product's own search, and write the winning setting.
 
 Fusion, its weight or k, the number of candidates, and the chunk size when sizes are named. The setting of now
-is tried first, and the winner is compared with it on the same questions. An interrupted search goes on:
-
-    python -m tuning.retrieval_search --documents FOLDER … --out FOLDER [--trials 30] [--chunk-tokens 120 220]
-    python -m tuning.retrieval_search --judged FOLDER --split train --out FOLDER
+is tried first, and the winner is compared with it on the same questions. An interrupted search goes on.
+`ai-assistant tune retrieval` runs it.
 """
 
-import argparse
 import asyncio
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from assistant.errors import AssistantError, InvalidInput
-from assistant.retrieval.embedders import Embedder, SentenceTransformerEmbedder
-from assistant.settings import Settings, load_settings
+from assistant.errors import InvalidInput
+from assistant.retrieval.embedders import Embedder
+from assistant.settings import Settings
 from assistant.stores.vectors import VectorStore
 from evals.collection import Searcher, dropped, fill
 from evals.ranking import evaluate, scores_of
 from evals.statistics import Paired, paired
 from evals.vector_cache import VectorCache, model_hash
 from training.folders import write_json, writing
-from tuning.corpus import Corpus, from_documents, indexed, judged
+from tuning.corpus import Corpus, indexed
 from tuning.fragment import write_fragment
 from tuning.search_space import RetrievalSpace, retrieval_settings
 
@@ -246,47 +243,3 @@ def _conclude(search: RetrievalSearch, study: Any, corpus: Corpus, settings: Set
 
 def _shown(draw: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in draw.items())
-
-
-async def _main(given: argparse.Namespace, say: Callable[[str], None]) -> RetrievalResult:
-    settings = load_settings()
-    corpus = judged(given.judged, given.split) if given.judged else from_documents(given.documents)
-    embedder = SentenceTransformerEmbedder(settings.embedder, settings.embedder_path)
-    space = RetrievalSpace(chunk_tokens=tuple(given.chunk_tokens))
-    store = VectorStore(settings.qdrant)
-    try:
-        return await tune_retrieval(
-            RetrievalSearch(given.out, given.trials, space), corpus, store, settings, embedder, say
-        )
-    finally:
-        await store.close()
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    from rich.console import Console
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    data = parser.add_mutually_exclusive_group(required=True)
-    data.add_argument(
-        "--documents", type=Path, nargs="+", help="folders of Markdown, asked by their headings"
-    )
-    data.add_argument("--judged", type=Path, help="a judged collection in BEIR's form")
-    parser.add_argument("--split", default="train", help="split of the judged collection")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of this search; the same one resumes it"
-    )
-    parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--chunk-tokens", type=int, nargs="*", default=[], help="chunk sizes to try")
-    given = parser.parse_args(argv)
-    console = Console(stderr=True)
-    try:
-        result = asyncio.run(_main(given, console.print))
-    except AssistantError as error:
-        raise SystemExit(str(error)) from None
-    console.print(result.fragment.read_text(encoding="utf-8"))
-
-
-if __name__ == "__main__":
-    main()

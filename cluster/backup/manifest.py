@@ -5,14 +5,14 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from assistant.errors import InvalidInput
 
 FILE = "manifest.json"
-FORMAT = 1
+FORMAT: Final = 1
 PREFIX = "ai-assistant-"
 """What folders of backups are called: this and the time in UTC, so that names sort by age."""
 HINT = "`ai-assistant backup` makes one; unfinished ones begin with a dot and can be removed."
@@ -74,10 +74,11 @@ class Manifest(Part):
     @model_validator(mode="after")
     def _stay_inside(self) -> Self:
         """A manifest names files of the backup and folders of the state folder, and nothing beyond them."""
-        parts = [self.postgres, *self.qdrant.collections.values(), *self.folders.values()]
         for name in [
             *self.files,
-            *(part.file for part in parts),
+            self.postgres.file,
+            *(part.file for part in self.qdrant.collections.values()),
+            *(part.file for part in self.folders.values()),
             *self.folders,
             *self.databases,
             *self.databases.values(),

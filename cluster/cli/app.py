@@ -18,6 +18,7 @@ from cluster.cli import (
     models,
     rfc,
     stack,
+    tune,
 )
 from cluster.cli.output import note, report_error, say
 
@@ -43,6 +44,7 @@ app.add_typer(feedback.app, name="feedback", rich_help_panel="Knowledge")
 app.add_typer(rfc.app, name="rfc", rich_help_panel="Documents")
 app.add_typer(evaluation.app, name="eval", rich_help_panel="Quality")
 app.add_typer(learn.app, name="learn", rich_help_panel="Quality")
+app.add_typer(tune.app, name="tune", rich_help_panel="Quality")
 app.command(rich_help_panel="Administration")(models.models)
 app.add_typer(keys.app, name="keys", rich_help_panel="Administration")
 app.command(rich_help_panel="Administration")(backup.backup)
