@@ -29,11 +29,14 @@ PROXY, ROUTER = "Proxy", "Router"
 PARTS = {"ProxyActor": PROXY, ROUTER: ROUTER, "Retriever": "Retriever", "LocalLLM": "LocalLLM"}
 """Process of the measurement → part of the model; what other processes take is not on a request's way."""
 ORDER = (PROXY, ROUTER, "Retriever", "LocalLLM")
+WIDTH = 150
 BUSY = 0.6
 """Share of a core that is planned for: beyond it waiting grows fast."""
 USERS, THINK_S = 500, 30.0
 MIX = {"search": 0.60, "ask": 0.33, "feedback": 0.07}
 """What a user does next. An assumption, to be replaced by the counts of `ai_assistant_requests_total`."""
+REQUESTS, SHORTEST_S = 60_000, 240.0
+"""Enough for a p95, and long enough for the autoscaler to act several times."""
 MTBF_S = 24 * 3600.0
 """A death of each replica a day: an assumption, far worse than seen."""
 
@@ -137,16 +140,23 @@ def enough(parts: Mapping[str, PartPlan], wanted: Mapping[str, int]) -> dict[str
     return {n: replace(p, minimum=wanted[n], maximum=max(wanted[n], p.maximum)) for n, p in parts.items()}
 
 
-def measure(costs: Mapping[str, Any], environment: str, seconds: float) -> dict[str, Any]:
+def simulated_s(routes: Sequence[RoutePlan], longest: float) -> float:
+    """Less at high rates, where a short time has enough requests; never less than the autoscaler's delays."""
+    rate = sum(route.rate for route in routes)
+    return min(longest, max(SHORTEST_S, REQUESTS / rate))
+
+
+def measure(costs: Mapping[str, Any], environment: str, longest_s: float) -> dict[str, Any]:
     parts = plans(environment)
     found = {}
     for name, routes in scenarios(costs).items():
         wanted = needed(costs, routes)
         # The autoscaler needs minutes from its minimum; what counts is what comes after.
-        warm_up_s = seconds / 2
+        seconds = simulated_s(routes, longest_s)
         found[name] = {
+            "seconds": seconds,
             "needed_replicas": wanted,
-            "as_configured": played(parts, routes, seconds, warm_up_s),
+            "as_configured": played(parts, routes, seconds, seconds / 2),
             "with_needed_replicas": played(enough(parts, wanted), routes, seconds / 4, seconds / 16),
         }
     return {"at": now().isoformat(), "environment": environment, "costs_of": costs["at"], "scenarios": found}
@@ -154,20 +164,16 @@ def measure(costs: Mapping[str, Any], environment: str, seconds: float) -> dict[
 
 def table(result: dict[str, Any]) -> Table:
     shown = Table(title=f"Simulated, values of {result['environment']}")
-    for column in ("scenario", "replicas", "route"):
-        shown.add_column(column)
-    for column in ("offered", "p50 ms", "p95 ms", "refused", "lost"):
-        shown.add_column(column, justify="right")
+    for column in ("load", "replicas", "route"):
+        shown.add_column(column, no_wrap=True)
+    for column in (*ORDER, "offered", "p50 ms", "p95 ms", "refused", "lost"):
+        shown.add_column(column, justify="right", no_wrap=True)
     for name, scenario in result["scenarios"].items():
-        for how, label in (("as_configured", "as configured"), ("with_needed_replicas", "as many as needed")):
-            replicas = ", ".join(f"{p} {n}" for p, n in scenario[how]["most_replicas"].items())
+        for how, label in (("as_configured", "as configured"), ("with_needed_replicas", "as needed")):
+            replicas = [str(scenario[how]["most_replicas"][part]) for part in ORDER]
             for route, row in scenario[how]["routes"].items():
-                shown.add_row(
-                    name,
-                    f"{label}: {replicas}",
-                    route,
-                    *(str(row[key]) for key in ("offered", "p50_ms", "p95_ms", "refused", "lost")),
-                )
+                figures = [str(row[key]) for key in ("offered", "p50_ms", "p95_ms", "refused", "lost")]
+                shown.add_row(name, label, route, *replicas, *figures)
     return shown
 
 
@@ -177,7 +183,9 @@ def main() -> None:
     )
     parser.add_argument("--costs", type=Path, default=RESULTS / "capacity.json")
     parser.add_argument("--environment", default="production")
-    parser.add_argument("--seconds", type=float, default=1200.0, help="of simulated time, half of it warm-up")
+    parser.add_argument(
+        "--seconds", type=float, default=1200.0, help="of simulated time at most, half of it warm-up"
+    )
     given = parser.parse_args()
     if not given.costs.is_file():
         Console().print(f"SKIPPED: {given.costs} is not there; run `python -m benchmarks.capacity` first.")
@@ -185,7 +193,7 @@ def main() -> None:
     costs = json.loads(given.costs.read_text(encoding="utf-8"))
     result = measure(costs, given.environment, given.seconds)
     save("simulation", result)
-    Console().print(table(result))
+    Console(width=WIDTH).print(table(result))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ interrupted goes on when it is started again with the same folder. `ai-assistant
 import contextlib
 import functools
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -148,7 +149,8 @@ def _run(
         if tell is not None:
             LISTENERS[str(folder)] = tell
         try:
-            with _interruptible():
+            # Tune prints a banner whatever its verbosity; stdout belongs to the result.
+            with _interruptible(), contextlib.redirect_stdout(sys.stderr):
                 grid = tuner.fit()
         finally:
             LISTENERS.pop(str(folder), None)
