@@ -1,5 +1,6 @@
 """Backup, verify and restore against a real Postgres and a real Qdrant Edge, with kills in the middle."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -82,8 +83,9 @@ class Stack:
     def backup(self, root: Path) -> tuple[Path, Manifest]:
         return BackupMaker(self.settings, self.home, root, {"ai-assistant": "9.9.9"}, quiet).make()
 
-    def restore(self, folder: Path, *, force: bool = False) -> Manifest:
-        return Restorer(self.settings, self.home, quiet).restore(folder, force=force)
+    async def restore(self, folder: Path, *, force: bool = False) -> Manifest:
+        restorer = Restorer(self.settings, self.home, quiet)
+        return await asyncio.to_thread(restorer.restore, folder, force=force)
 
     def command(self, *arguments: str) -> "subprocess.Popen[str]":
         environment = os.environ | {
@@ -171,7 +173,7 @@ async def test_a_backup_brings_everything_back_to_an_empty_stack(stack: Stack, t
     empty(stack)
     await drop_collections(stack)
     write_run(stack.home, "after")
-    stack.restore(tmp_path / "backups" / folder.name)
+    await stack.restore(tmp_path / "backups" / folder.name)
     assert stack.sources() == before
     assert await stack.points() == POINTS
     assert (stack.home / "adapters" / "first" / "adapter.gguf").read_bytes() == b"weights"
@@ -185,14 +187,14 @@ async def test_what_is_there_is_replaced_only_by_force(stack: Stack, tmp_path: P
     stack.add_rows(5)
     await stack.add_points(POINTS, POINTS + 50)
     with pytest.raises(Conflict, match=r"table data_sources.*collection chunks"):
-        stack.restore(folder)
+        await stack.restore(folder)
     assert len(stack.sources()) == ROWS + 5
-    stack.restore(folder, force=True)
+    await stack.restore(folder, force=True)
     assert stack.sources() == before
     assert await stack.points() == POINTS
 
 
-def test_a_damaged_file_is_named_and_nothing_is_touched(stack: Stack, tmp_path: Path) -> None:
+async def test_a_damaged_file_is_named_and_nothing_is_touched(stack: Stack, tmp_path: Path) -> None:
     folder, manifest = stack.backup(tmp_path / "backups")
     stack.add_rows(1)
     now = stack.sources()
@@ -204,7 +206,7 @@ def test_a_damaged_file_is_named_and_nothing_is_touched(stack: Stack, tmp_path: 
         (copy / name).write_bytes(bytes(content))
         assert verify(copy)[1] == [f"{name} is damaged: its sha256 differs"]
         with pytest.raises(InvalidInput, match=name):
-            stack.restore(copy, force=True)
+            await stack.restore(copy, force=True)
         (copy / name).unlink()
         assert verify(copy)[1] == [f"{name} is missing"]
         shutil.rmtree(copy)
@@ -231,26 +233,26 @@ def test_counts_are_checked_beside_checksums(stack: Stack, tmp_path: Path) -> No
         ({"extra": 1}, "no manifest of an AI Assistant backup"),
     ],
 )
-def test_a_foreign_backup_is_refused(
+async def test_a_foreign_backup_is_refused(
     stack: Stack, tmp_path: Path, change: dict[str, object], reason: str
 ) -> None:
     folder, _ = stack.backup(tmp_path / "backups")
     raw = json.loads((folder / FILE).read_text())
     (folder / FILE).write_text(json.dumps(raw | change))
     with pytest.raises(InvalidInput, match=reason):
-        stack.restore(folder, force=True)
+        await stack.restore(folder, force=True)
 
 
-def test_a_newer_schema_and_another_qdrant_are_refused(stack: Stack, tmp_path: Path) -> None:
+async def test_a_newer_schema_and_another_qdrant_are_refused(stack: Stack, tmp_path: Path) -> None:
     folder, _ = stack.backup(tmp_path / "backups")
     raw = json.loads((folder / FILE).read_text())
     newer = raw["postgres"] | {"migrations": [*raw["postgres"]["migrations"], "9999_later"]}
     (folder / FILE).write_text(json.dumps(raw | {"postgres": newer}))
     with pytest.raises(InvalidInput, match="9999_later is not known here"):
-        stack.restore(folder, force=True)
+        await stack.restore(folder, force=True)
     (folder / FILE).write_text(json.dumps(raw | {"qdrant": raw["qdrant"] | {"kind": "qdrant"}}))
     with pytest.raises(InvalidInput, match="snapshots of qdrant, and this installation runs qdrant-edge"):
-        stack.restore(folder, force=True)
+        await stack.restore(folder, force=True)
 
 
 def test_a_folder_without_a_backup_is_told(tmp_path: Path) -> None:
@@ -289,7 +291,7 @@ async def test_kill_9_in_a_backup_leaves_none_that_looks_whole(stack: Stack, tmp
         kill_when(process, (any(root.glob(f".*.partial/{file}")) for _ in iter(int, 1)))
         assert find(root) == first
         assert [path.name for path in root.glob("ai-assistant-*")] == [first.name]
-    stack.restore(find(root), force=True)
+    await stack.restore(find(root), force=True)
     assert stack.sources() == before
     assert await stack.points() == POINTS
 

@@ -104,7 +104,7 @@ async def test_the_key_is_taken_as_a_bearer_token_too(
     ("method", "path"),
     [
         ("GET", "/telemetry"),
-        ("POST", f"{BASE}/snapshots"),
+        ("POST", f"{BASE}/snapshots/upload"),
         ("POST", f"{BASE}/points/query/groups"),
         ("PATCH", BASE),
         ("DELETE", f"{BASE}/points"),
@@ -129,6 +129,7 @@ async def test_what_is_not_mapped_says_so(http: httpx.AsyncClient, method: str, 
         not in {
             ("PUT", "/collections/{name}"),
             ("DELETE", "/collections/{name}"),
+            ("PUT", "/collections/{name}/snapshots/recover"),
         }
     ],
 )
