@@ -51,7 +51,6 @@ CLUSTER, STACK, ENGINES = "cluster", "stack", "engines"
 GROUPS = {
     **dict.fromkeys(
         (
-            "tests/cluster/test_cli_tune.py",
             "tests/data_jobs/test_reembed_ray.py",
             "tests/serve_app/test_graph.py",
             "tests/serve_app/test_scheduler.py",

@@ -22,15 +22,15 @@ def one_part(plan: PartPlan, rate: float, step: Step, seconds: float) -> tuple[O
 
 @pytest.mark.parametrize(("servers", "rate"), [(1, 0.6), (4, 3.0)])
 def test_waiting_is_erlangs(servers: int, rate: float) -> None:
-    outcome, _ = one_part(PartPlan("p", cores=servers), rate, Step("p", 1.0), 40_000)
+    outcome, _ = one_part(PartPlan("p", cores=servers), rate, Step("p", 1.0), 15_000)
     expected = 1.0 + erlang_c(servers, rate) / (servers - rate)
-    assert statistics.fmean(outcome.latencies_s) == pytest.approx(expected, rel=0.05)
+    assert statistics.fmean(outcome.latencies_s) == pytest.approx(expected, rel=0.08)
 
 
 def test_even_service_halves_the_waiting() -> None:
-    outcome, _ = one_part(PartPlan("p"), 0.8, Step("p", 1.0, variation=0.0), 40_000)
+    outcome, _ = one_part(PartPlan("p"), 0.8, Step("p", 1.0, variation=0.0), 15_000)
     expected = 1.0 + 0.8 / (2 * (1 - 0.8))
-    assert statistics.fmean(outcome.latencies_s) == pytest.approx(expected, rel=0.05)
+    assert statistics.fmean(outcome.latencies_s) == pytest.approx(expected, rel=0.08)
 
 
 def test_every_request_is_answered_refused_or_lost() -> None:
@@ -43,10 +43,10 @@ def test_every_request_is_answered_refused_or_lost() -> None:
 
 def test_replicas_follow_the_load() -> None:
     grows = PartPlan("p", minimum=1, maximum=20, target_ongoing=2.0, start_s=20.0)
-    _, part = one_part(grows, 8.0, Step("p", 1.0), 3_600)
+    _, part = one_part(grows, 8.0, Step("p", 1.0), 1_800)
     # Eight cores' worth of work, and two ongoing requests for each replica.
     assert 8 <= part.most <= 20
-    _, narrow = one_part(PartPlan("p", maximum=3, target_ongoing=2.0), 2.0, Step("p", 1.0), 3_600)
+    _, narrow = one_part(PartPlan("p", maximum=3, target_ongoing=2.0), 2.0, Step("p", 1.0), 1_800)
     assert narrow.most <= 3
 
 

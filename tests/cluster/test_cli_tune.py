@@ -12,9 +12,8 @@ from assistant.settings import EmbedderSettings, load_settings
 from cluster.cli import exits
 from cluster.cli.app import main
 from evals.splits import split_of
-from tests.fixtures_cluster import RayCluster
-from tests.training.tiny import make_base, rows
-from training.rows import write_rows
+from tests.training.tiny import make_base
+from tuning import lora_search
 
 BODY = (
     "The {i} machine keeps {i} copies of whatever was written and drops the eldest when room gets scarce. "
@@ -66,32 +65,39 @@ def test_retrieval_is_tuned_with_no_stack_running_and_goes_on(
     assert left == [Path(result["fragment"]).parent.name], "its Qdrant is gone"
 
 
-@pytest.mark.cluster
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_lora_is_tuned_on_the_rows_of_the_newest_run(
-    run: Run, ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lora_searches_the_rows_of_the_newest_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The search itself has tests of its own and takes a minute; this is what the command asks it for."""
     home = tmp_path / "home"
     for age, name in ((100.0, "old"), (0.0, "new")):
-        dataset = home / "learning" / "runs" / name / "dataset"
-        dataset.mkdir(parents=True)
-        write_rows(dataset / "train.jsonl", rows(18))
-        write_rows(dataset / "validation.jsonl", rows(5, 40))
-        os.utime(dataset / "train.jsonl", (1e9 - age, 1e9 - age))
+        rows = home / "learning" / "runs" / name / "dataset" / "train.jsonl"
+        rows.parent.mkdir(parents=True)
+        rows.touch()
+        os.utime(rows, (1e9 - age, 1e9 - age))
     base = make_base(tmp_path / "base")
     models = tmp_path / "models.yaml"
     models.write_text(f"models:\n- name: tiny\n  engine: vllm\n  path: {base}\n")
     monkeypatch.setenv("AI_ASSISTANT_LLM__MODELS_FILE", str(models))
-    for name, value in (("WORKER_CPUS", "0.5"), ("MIN_STEPS", "4"), ("MAX_TOKENS", "256")):
-        monkeypatch.setenv(f"AI_ASSISTANT_TRAINING__{name}", value)
-    code, out, err = run("tune", "lora", "--trials", "1", "--json")
-    assert code == exits.OK, err
-    assert f"rows of {home / 'learning' / 'runs' / 'new' / 'dataset'}" in err
-    result = json.loads(out)
-    assert [trial["error"] for trial in result["trials"]] == [None]
-    training = load_settings(environ={}, config_file=Path(result["fragment"])).training
-    assert training.rank == result["trials"][0]["draw"]["rank"]
+    asked: list[lora_search.LoraSearch] = []
+
+    def search(wanted: lora_search.LoraSearch, tell: object) -> lora_search.LoraSearchResult:
+        asked.append(wanted)
+        fragment = tmp_path / "best.yaml"
+        fragment.write_text("training:\n  rank: 8\n")
+        trials = (lora_search.TrialResult("a", {"rank": 8}, 1.5, 10, False, None),)
+        return lora_search.LoraSearchResult(wanted.settings, 1.5, trials, fragment, None)
+
+    monkeypatch.setattr(lora_search, "search_lora", search)
+    code, out, _ = run("tune", "lora", "--trials", "5")
+    assert code == exits.OK
+    assert "1.5000" in out
+    assert "rank: 8" in out
+    code, out, _ = run("tune", "lora", "--trials", "5", "--json")
+    assert json.loads(out)["trials"][0]["best_nll"] == 1.5
+    assert [(one.base, one.base_model, one.trials) for one in asked] == [(base, "tiny", 5)] * 2
+    assert asked[0].dataset == home / "learning" / "runs" / "new" / "dataset"
+    assert asked[0].folder == asked[1].folder, "the same call goes on with the same search"
 
 
 @pytest.mark.parametrize(

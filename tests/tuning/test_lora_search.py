@@ -35,7 +35,7 @@ def search(tmp_path: Path) -> LoraSearch:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_an_interrupted_search_goes_on_and_writes_the_best(
-    ray_cluster: RayCluster, search: LoraSearch, tmp_path: Path
+    ray_cluster: RayCluster, search: LoraSearch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tracked = LoraSearch(**{**vars(search), "tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"})
     lines: list[str] = []
@@ -52,6 +52,7 @@ def test_an_interrupted_search_goes_on_and_writes_the_best(
     assert first["settings"]["learning_rate"] == QUICK.learning_rate, "the settings of now are tried first"
     result = search_lora(tracked, lines.append)
     assert signal.getsignal(signal.SIGINT) is handler
+    assert "Configuration for experiment" not in capsys.readouterr().out, "stdout belongs to the result"
     assert len(result.trials) == 2
     assert len({trial.id for trial in result.trials}) == 2
     assert result.best_nll == min(t.best_nll for t in result.trials if t.best_nll is not None)
