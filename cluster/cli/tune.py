@@ -191,10 +191,13 @@ def _base(installation: Installation, model: str | None) -> tuple[str, Path]:
     """Name and transformers folder of the model that learns. Raises ConfigurationError."""
     from assistant.llm.catalog import load_catalog
     from cluster.services import models_file
+    from cluster.weights import GGUF, ensure_hf
     from training.loop_work import learning_spec, transformers_folder
 
     settings = installation.settings
     spec = learning_spec(load_catalog(models_file(settings), settings.home), model)
+    if spec.path == settings.models_dir / GGUF.folder:
+        ensure_hf(settings.models_dir, note)
     return spec.name, transformers_folder(spec, settings.models_dir)
 
 

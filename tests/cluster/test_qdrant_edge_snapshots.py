@@ -9,6 +9,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient, models
 
 from assistant.stores.vector_wire import connect
+from cluster.qdrant_edge.snapshots import copy_tree
 from tests.fixtures_qdrant import KEY, EdgeServer
 
 pytestmark = pytest.mark.integration
@@ -65,6 +66,31 @@ async def test_a_snapshot_brings_back_what_was_there(edge_server: EdgeServer, tm
         edge_server.kill()
         edge_server.start()
     await client.close()
+
+
+async def test_a_snapshot_takes_the_room_of_what_is_in_it(edge_server: EdgeServer) -> None:
+    client = connect(edge_server.settings)
+    await filled(client, 0, 50)
+    await client.close()
+    made = api(edge_server, "POST", "").json()["result"]
+    shard = edge_server.folder / "collections" / NAME / "shard"
+    apparent = sum(path.stat().st_size for path in shard.rglob("*") if path.is_file())
+    assert made["size"] < apparent / 20
+
+
+def test_holes_stay_holes_and_data_stay_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "from" / "deep").mkdir(parents=True)
+    file = tmp_path / "from" / "deep" / "file"
+    with file.open("wb") as sink:
+        sink.seek(3 << 20)
+        sink.write(b"x" * 5000)
+        sink.truncate(64 << 20)
+    (tmp_path / "from" / "empty").touch()
+    copy_tree(tmp_path / "from", tmp_path / "to")
+    copy = tmp_path / "to" / "deep" / "file"
+    assert copy.read_bytes() == file.read_bytes()
+    assert (tmp_path / "to" / "empty").stat().st_size == 0
+    assert copy.stat().st_blocks * 512 <= file.stat().st_blocks * 512 + 4096
 
 
 async def test_a_collection_that_was_dropped_comes_back(edge_server: EdgeServer, tmp_path: Path) -> None:
