@@ -1,12 +1,13 @@
 """What a request costs, by route and by process: `python -m benchmarks.capacity [--requests 60]`.
 
 Starts a stack of its own, ingests documents, then sends requests of one route after another, one at a time, and
-counts the processor time of every process of the stack before and after, less what the idle stack takes. Wall
-times are those of a machine with nothing else to do; processor time holds on a busy one too. The result is what
-`python -m benchmarks.simulation` and docs/operations/capacity.md reckon with.
+counts the processor time of every process of the stack before and after, less what the idle stack takes, and the
+memory each holds. Wall times are those of a machine with nothing else to do; processor time holds on a busy one too.
+The result is what `python -m benchmarks.simulation` and docs/operations/capacity.md reckon with.
 """
 
 import argparse
+import contextlib
 import os
 import statistics
 import tempfile
@@ -25,7 +26,7 @@ from rich.table import Table
 from assistant.clock import now
 from benchmarks import save
 from benchmarks.graph import process_name
-from benchmarks.loop import DATA, stack
+from benchmarks.loop import DATA, held_by, stack
 from benchmarks.stack import command
 from cluster.layout import Layout
 from cluster.memory import stack_processes
@@ -35,6 +36,7 @@ from cluster.state import State
 
 IDLE_S = 30.0
 WARM_UP = 8
+WIDTH = 110
 SEARCH, ASK, FEEDBACK, HEALTH = "search", "ask", "feedback", "health"
 Cpu = dict[str, float]
 
@@ -52,6 +54,21 @@ def cpu_by_part(layout: Layout) -> Cpu:
             except psutil.Error:
                 continue
             found[part] = found.get(part, 0.0) + times.user + times.system
+    return found
+
+
+def memory_by_part(layout: Layout) -> dict[str, int]:
+    """Bytes (PSS, RSS where it is not told) of the same parts."""
+    state, plan = State.read(layout.state), Plan.read(layout.plan)
+    assert state is not None
+    found: dict[str, int] = {}
+    for service, processes in stack_processes(state, plan).items():
+        for process in processes:
+            part = service
+            if service == "ray":
+                with contextlib.suppress(psutil.Error):
+                    part = process_name(" ".join(process.cmdline()))
+            found[part] = found.get(part, 0) + held_by(process)
     return found
 
 
@@ -98,15 +115,19 @@ def measure(knowledge: Path, requests: int) -> dict[str, Any]:
             command(layout, port, "ingest", str(knowledge))
             routes = Routes(url, titles)
             idle = idle_of(layout)
+            memory = memory_by_part(layout)
             measured = {
                 name: measured_route(layout, name, send, requests, idle)
                 for name, send in routes.all().items()
             }
+            loaded = memory_by_part(layout)
     return {
         "at": now().isoformat(),
         "cores": os.cpu_count(),
         "load_after": round(os.getloadavg()[0], 2),
         "idle_cores": {part: round(share, 4) for part, share in idle.items()},
+        "idle_bytes": memory,
+        "loaded_bytes": loaded,
         "routes": measured,
     }
 
@@ -154,17 +175,20 @@ def table(result: dict[str, Any]) -> Table:
     shown = Table(title="Processor time per request, ms")
     shown.add_column("part")
     shown.add_column("idle, cores", justify="right")
+    shown.add_column("idle, MB", justify="right")
+    shown.add_column("after, MB", justify="right")
     for name in result["routes"]:
         shown.add_column(name, justify="right")
     for part in parts:
         cells = [f"{route['cpu_ms'].get(part, 0.0):.1f}" for route in result["routes"].values()]
-        shown.add_row(part, f"{result['idle_cores'].get(part, 0.0):.3f}", *cells)
+        held = [f"{result[when].get(part, 0) / 1e6:.0f}" for when in ("idle_bytes", "loaded_bytes")]
+        shown.add_row(part, f"{result['idle_cores'].get(part, 0.0):.3f}", *held, *cells)
     routes = result["routes"].values()
-    shown.add_row(
-        "all", f"{sum(result['idle_cores'].values()):.3f}", *(f"{r['cpu_ms_all']:.1f}" for r in routes)
-    )
-    shown.add_row("wall, p50", "", *(f"{r['wall_ms']['p50']:.0f}" for r in routes))
-    shown.add_row("wall, p95", "", *(f"{r['wall_ms']['p95']:.0f}" for r in routes))
+    whole = [f"{sum(result[when].values()) / 1e6:.0f}" for when in ("idle_bytes", "loaded_bytes")]
+    idle = f"{sum(result['idle_cores'].values()):.3f}"
+    shown.add_row("all", idle, *whole, *(f"{r['cpu_ms_all']:.1f}" for r in routes))
+    shown.add_row("wall, p50", "", "", "", *(f"{r['wall_ms']['p50']:.0f}" for r in routes))
+    shown.add_row("wall, p95", "", "", "", *(f"{r['wall_ms']['p95']:.0f}" for r in routes))
     return shown
 
 
@@ -180,7 +204,7 @@ def main() -> None:
         return
     result = measure(given.knowledge.absolute(), given.requests)
     save("capacity", result)
-    Console().print(table(result))
+    Console(width=WIDTH).print(table(result))
 
 
 if __name__ == "__main__":
